@@ -1,0 +1,1 @@
+"""Pictures: the embedded benchmark, sets on disk, transforms and corruptions."""

@@ -1,0 +1,311 @@
+"""timm models behind one wrapper that takes pixels, and the places where noise enters them.
+
+Outside `PixelModel` every image tensor is pixels in [0, 1], shape (B, 3, H, W); only the
+wrapper knows mean and std. Noise is added by hooks on timm's own modules, so the forward pass
+is always timm's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from nsvit import artifacts
+from nsvit.config import local_dir
+from nsvit.errors import NsvitError
+
+
+class PixelModel(nn.Module):
+    """A timm classifier that takes pixels in [0, 1] and normalises them itself.
+
+    Attributes:
+        net: the timm model; expects normalised input.
+        mean, std: buffers of shape (1, 3, 1, 1), in pixels.
+        architecture: timm's name for `net`, enough with `model_args` to build it again.
+        model_args: what `timm.create_model` was given beside the name.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        architecture: str = "unknown",
+        model_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.architecture = architecture
+        self.model_args = dict(model_args or {})
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of pixels in [0, 1], shape (B, 3, H, W)."""
+        return self.net((images - self.mean) / self.std)
+
+    @property
+    def num_classes(self) -> int:
+        """The width of the logits."""
+        return int(self.net.num_classes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        size = getattr(getattr(self.net, "patch_embed", None), "img_size", None)
+        if size is None:
+            size = getattr(self.net, "pretrained_cfg", {}).get("input_size", (3, 224, 224))[1:]
+        return int(size[0]), int(size[1])
+
+    @property
+    def projection(self) -> nn.Conv2d:
+        """The linear patch embedding: a convolution whose kernel equals its stride.
+
+        Raises:
+            NsvitError: the model embeds patches another way (convolution stem, overlap, ...).
+        """
+        name = self.architecture
+        embed = getattr(self.net, "patch_embed", None)
+        proj = getattr(embed, "proj", None)
+        if getattr(embed, "backbone", None) is not None or not isinstance(proj, nn.Conv2d):
+            raise NsvitError(
+                f"model {name!r}: no linear patch embedding (found "
+                f"{type(embed).__name__ if embed is not None else 'no patch_embed'}); the exact "
+                "nullspace and noise on patch tokens need a ViT with one convolution as patch_embed"
+            )
+        if proj.kernel_size != proj.stride or any(proj.padding) or proj.groups != 1:
+            raise NsvitError(
+                f"model {name!r}: patches overlap or are padded (kernel {proj.kernel_size}, stride "
+                f"{proj.stride}, padding {proj.padding}); a patch embedding needs kernel = stride"
+            )
+        return proj
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The encoder blocks.
+
+        Raises:
+            NsvitError: the model has none, or does not say how many tokens come before the patches.
+        """
+        blocks = getattr(self.net, "blocks", None)
+        if blocks is None or getattr(self.net, "num_prefix_tokens", None) is None:
+            raise NsvitError(
+                f"model {self.architecture!r}: not a plain ViT (needs timm's `blocks` and "
+                "`num_prefix_tokens`)"
+            )
+        return blocks
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """(N, D): patch tokens per image and their width."""
+        self.blocks  # noqa: B018 - refuses what is not a plain ViT
+        patch = self.projection.kernel_size
+        height, width = self.image_size
+        return (height // patch[0]) * (width // patch[1]), self.projection.out_channels
+
+
+@contextmanager
+def inject(model: PixelModel, noise: Tensor, block: int = 0) -> Iterator[None]:
+    """Adds noise to the patch tokens of every forward pass inside the block.
+
+    Args:
+        model: a plain ViT.
+        noise: (1, N, D) for every image alike, or (B, N, D).
+        block: 0 adds at the output of the patch embedding, before class token and position
+            embedding; k >= 1 adds to the patch tokens at the input of encoder block k (timm's
+            `blocks[k]`); class and register tokens are left alone.
+
+    Raises:
+        NsvitError: the noise does not fit the model, or there is no such block.
+    """
+    check_noise_shape(model, noise, block)
+    if block == 0:
+
+        def add_to_patches(module: nn.Module, args: Any, tokens: Tensor) -> Tensor:
+            return tokens + (noise if tokens.ndim == 3 else noise.reshape(-1, *tokens.shape[1:]))
+
+        handle = model.net.patch_embed.register_forward_hook(add_to_patches)  # type: ignore[union-attr, operator]
+    else:
+        prefix = int(model.net.num_prefix_tokens)  # type: ignore[arg-type]
+
+        def add_to_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            tokens = args[0]
+            return torch.cat([tokens[:, :prefix], tokens[:, prefix:] + noise], dim=1), *args[1:]
+
+        handle = model.blocks[block].register_forward_pre_hook(add_to_input)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def check_noise_shape(model: PixelModel, noise: Tensor, block: int) -> None:
+    """Refuses noise that does not fit the model's patch tokens, and blocks that do not exist.
+
+    Raises:
+        NsvitError: naming both shapes, or the number of blocks.
+    """
+    tokens, width = model.token_shape
+    if noise.ndim != 3 or tuple(noise.shape[1:]) != (tokens, width):
+        raise NsvitError(
+            f"noise of shape {tuple(noise.shape)} does not fit model {model.architecture!r}: "
+            f"expected (1, {tokens}, {width})"
+        )
+    if not 0 <= block < len(model.blocks):
+        raise NsvitError(
+            f"block {block}: model {model.architecture!r} has injection points 0 to "
+            f"{len(model.blocks) - 1}"
+        )
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode with no gradient on any weight; both restored afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        model.eval()
+        model.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for weight, requires_grad in wanted:
+            weight.requires_grad_(requires_grad)
+
+
+# --- checkpoints ----------------------------------------------------------------------------
+
+
+def build(
+    architecture: str,
+    model_args: Mapping[str, Any],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> PixelModel:
+    """An untrained model.
+
+    Raises:
+        NsvitError: timm does not know the architecture or refuses the arguments.
+    """
+    try:
+        net = timm.create_model(architecture, pretrained=False, **_from_json(model_args))
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise NsvitError(f"timm cannot build {architecture!r}: {error}") from None
+    return PixelModel(net, mean, std, architecture, model_args)
+
+
+def _from_json(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in args.items()}
+
+
+def load_model(
+    name_or_path: str | Path,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    pretrained: bool = True,
+    **timm_kwargs: Any,
+) -> PixelModel:
+    """A model from a checkpoint of ours (`*.safetensors`), a `local-dir:` folder or a timm name.
+
+    Args:
+        name_or_path: what to load.
+        mean, std: pixels; None takes what the checkpoint says.
+        pretrained: False leaves a timm model at its random initialisation.
+        **timm_kwargs: passed to `timm.create_model`.
+
+    Raises:
+        NsvitError: nothing is there, or the weights do not fit the architecture.
+    """
+    if str(name_or_path).endswith(".safetensors"):
+        return _load_checkpoint(Path(name_or_path))
+    name = str(name_or_path)
+    architecture, model_args = name, dict(timm_kwargs)
+    folder = local_dir(name)
+    if folder is not None:
+        config = artifacts.read_json(folder / "config.json")
+        architecture = config.get("architecture", name)
+        model_args = {**config.get("model_args", {}), **model_args}
+        model_args.setdefault("num_classes", config.get("num_classes"))
+        if not any(folder.glob("model.safetensors")):
+            raise NsvitError(f"{folder}: no model.safetensors beside config.json")
+    try:
+        net = timm.create_model(name, pretrained=pretrained, **timm_kwargs)
+    except Exception as error:  # noqa: BLE001 - timm and its hub raise many types
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise NsvitError(f"model {name!r} cannot be loaded: {reason}") from None
+    known = net.pretrained_cfg
+    model_args.setdefault("num_classes", int(net.num_classes))
+    return PixelModel(net, mean or known["mean"], std or known["std"], architecture, model_args)
+
+
+def model_spec(model: PixelModel) -> dict[str, Any]:
+    """What is needed beside the weights to build the model again."""
+    return {
+        "architecture": model.architecture,
+        "model_args": model.model_args,
+        "mean": model.mean.flatten().tolist(),
+        "std": model.std.flatten().tolist(),
+    }
+
+
+def save_model(model: PixelModel, path: str | Path, sidecar: Mapping[str, Any]) -> None:
+    """Writes weights and sidecar; the model's own spec goes into the sidecar under `model`."""
+    state = model.net.state_dict()
+    artifacts.write_tensors(path, state, {**sidecar, "kind": "model", "model": model_spec(model)})
+
+
+def _load_checkpoint(path: Path) -> PixelModel:
+    tensors, sidecar = artifacts.read_tensors(path, "model")
+    model = build(**sidecar["model"])
+    load_weights(model, {name: torch.from_numpy(value) for name, value in tensors.items()}, path)
+    return model
+
+
+def load_weights(model: PixelModel, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Puts weights into a model, all or nothing.
+
+    Raises:
+        NsvitError: names what is missing, left over, or of another shape.
+    """
+    try:
+        model.net.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        detail = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
+        raise NsvitError(
+            f"{source}: weights do not fit architecture {model.architecture!r}: {detail}"
+        ) from None
+
+
+def save_local_dir(model: PixelModel, folder: str | Path) -> None:
+    """Writes a folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` opens.
+
+    `config.json` is written last and atomically, so a folder that has one is whole.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    with artifacts.atomic(folder / "model.safetensors") as temporary:
+        save_file({k: v.contiguous() for k, v in model.net.state_dict().items()}, temporary)
+    spec = model_spec(model)
+    head = {
+        "architecture": model.architecture,
+        "num_classes": model.num_classes,
+        "num_features": int(model.net.num_features),  # type: ignore[arg-type]
+        "model_args": {k: v for k, v in model.model_args.items() if k != "num_classes"},
+    }
+    size = [3, *model.image_size]
+    shown = {"input_size": size, "mean": spec["mean"], "std": spec["std"]}
+    known = {k: model.net.pretrained_cfg.get(k) for k in ("first_conv", "classifier")}
+    config = {**head, "pretrained_cfg": {**known, **shown, "num_classes": model.num_classes}}
+    artifacts.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -1,0 +1,112 @@
+"""Seeds, device, logging and progress: everything about a run that is not its result."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nsvit.errors import NsvitError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+def seed_for(*parts: object) -> int:
+    """A 63-bit seed that depends on every part and on nothing else.
+
+    ``seed_for(seed, "noise", round)`` and ``seed_for(seed, "batch", round)`` are unrelated
+    streams, the same on every machine and for any number of processes.
+    """
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A CPU torch generator seeded by `seed_for` of the parts.
+
+    Random numbers are drawn on the CPU and then moved, so that they do not depend on the device.
+    """
+    import torch
+
+    return torch.Generator().manual_seed(seed_for(*parts))
+
+
+@contextmanager
+def seeded(*parts: object) -> Iterator[None]:
+    """Runs a block with the global random states of python, numpy and torch set from the parts.
+
+    For library code (image augmentations) that draws from global state; restored afterwards.
+    """
+    import random
+
+    import numpy as np
+    import torch
+
+    seed = seed_for(*parts)
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.random.default_generator.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.random.set_rng_state(states[2])
+
+
+def device(name: str | None = None) -> torch.device:
+    """The device to compute on: as named, else from NSVIT_DEVICE, else a GPU if there is one.
+
+    Raises:
+        NsvitError: the named device is not there.
+    """
+    import torch
+
+    name = name or os.environ.get("NSVIT_DEVICE") or "auto"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise NsvitError(f"device {name!r} (NSVIT_DEVICE) cannot be used: {reason}") from None
+    return torch.device(name)
+
+
+def prepare(threads: int | None = None) -> None:
+    """Makes torch deterministic and bounds its threads (results do not depend on it bit for bit
+    only while the number of threads is the same; the rules fix it)."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def setup_logging(verbose: bool = False) -> None:
+    """Logs to standard error: short lines, timestamps only when they go to a file."""
+    terminal = sys.stderr.isatty()
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(message)s" if terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
+    for noisy in ("timm", "matplotlib", "PIL", "fontTools", "accelerate"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def progress(items: Iterable[T], description: str, total: int | None = None) -> Any:
+    """Wraps an iterable in a progress bar (steps, rate, time left); silent off a terminal."""
+    from tqdm import tqdm
+
+    off = not sys.stderr.isatty()
+    return tqdm(items, desc=description, total=total, disable=off, leave=False, dynamic_ncols=True)
