@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from nsvit import artifacts
 from nsvit.config import local_dir
+from nsvit.data.layouts import ImageSet
 from nsvit.errors import NsvitError
+from nsvit.specs import PrepareSpec
 
 
 class PixelModel(nn.Module):
@@ -220,7 +222,8 @@ def load_model(
 
     Args:
         name_or_path: what to load.
-        mean, std: pixels; None takes what the checkpoint says.
+        mean: per channel, in pixels; None takes what the checkpoint says.
+        std: likewise.
         pretrained: False leaves a timm model at its random initialisation.
         **timm_kwargs: passed to `timm.create_model`.
 
@@ -241,7 +244,7 @@ def load_model(
             raise NsvitError(f"{folder}: no model.safetensors beside config.json")
     try:
         net = timm.create_model(name, pretrained=pretrained, **timm_kwargs)
-    except Exception as error:  # noqa: BLE001 - timm and its hub raise many types
+    except Exception as error:  # timm and its hub raise many types
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise NsvitError(f"model {name!r} cannot be loaded: {reason}") from None
     known = net.pretrained_cfg
@@ -309,3 +312,31 @@ def save_local_dir(model: PixelModel, folder: str | Path) -> None:
     known = {k: model.net.pretrained_cfg.get(k) for k in ("first_conv", "classifier")}
     config = {**head, "pretrained_cfg": {**known, **shown, "num_classes": model.num_classes}}
     artifacts.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def prepare(spec: PrepareSpec, pictures: ImageSet, out: str | Path) -> PixelModel:
+    """Loads a model under test, checks it against the pictures and stores it as a checkpoint.
+
+    Args:
+        spec: which model, and the mean and std it is read with.
+        pictures: the training set, for its classes.
+        out: the checkpoint; the sidecar beside it says where the model came from.
+
+    Raises:
+        NsvitError: the model cannot be loaded, has another number of classes than the pictures,
+            or is not a plain ViT with a linear patch embedding.
+    """
+    source = spec.model
+    model = load_model(
+        source.timm, source.mean, source.std, source.pretrained, **_from_json(source.model_args)
+    )
+    if model.num_classes != len(pictures.classes):
+        raise NsvitError(
+            f"models.{spec.name}: {model.num_classes} classes, but the pictures in "
+            f"{pictures.root} have {len(pictures.classes)}"
+        )
+    model.token_shape  # noqa: B018 - refuses models without a linear patch embedding
+    folder = source.folder
+    inputs = [] if folder is None else [folder / "config.json", folder / "model.safetensors"]
+    save_model(model, out, artifacts.provenance("model", spec.model_dump(), inputs))
+    return model
