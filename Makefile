@@ -19,15 +19,14 @@ run: setup ## set up .venv and run the main job (CONFIG=config/smoke.yaml for an
 setup: $(VENV)/.run ## the virtual environment alone (PYTHON=python3.12 for another interpreter)
 
 test: $(VENV)/.dev ## every test
-	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-lint: $(VENV)/.dev ## formatting, style, types, layers of imports, workflow
+lint: $(VENV)/.dev ## formatting, style, types, layers of imports (the workflow is linted by a test)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
-	$(SNAKEMAKE) --lint
 
 format: $(VENV)/.dev ## format everything
 	$(BIN)/ruff check --fix .
