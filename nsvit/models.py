@@ -138,10 +138,10 @@ def inject(model: PixelModel, noise: Tensor, block: int = 0) -> Iterator[None]:
 
         handle = model.net.patch_embed.register_forward_hook(add_to_patches)  # type: ignore[union-attr, operator]
     else:
-        prefix = int(model.net.num_prefix_tokens)  # type: ignore[arg-type]
 
         def add_to_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             tokens = args[0]
+            prefix = _prefix_tokens(model, tokens, noise, block)
             return torch.cat([tokens[:, :prefix], tokens[:, prefix:] + noise], dim=1), *args[1:]
 
         handle = model.blocks[block].register_forward_pre_hook(add_to_input)
@@ -149,6 +149,21 @@ def inject(model: PixelModel, noise: Tensor, block: int = 0) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _prefix_tokens(model: PixelModel, tokens: Tensor, noise: Tensor, block: int) -> int:
+    """Class and register tokens before the patch tokens at the input of a block.
+
+    Counted on the tokens, since some models (CaiT, ConViT) add their class token between blocks.
+    """
+    prefix = tokens.shape[1] - noise.shape[1]
+    if tokens.ndim != 3 or not 0 <= prefix <= int(model.net.num_prefix_tokens):  # type: ignore[arg-type]
+        raise NsvitError(
+            f"model {model.architecture!r}: block {block} gets tokens of shape "
+            f"{tuple(tokens.shape)}, to which noise of shape {tuple(noise.shape)} cannot be added "
+            "(patch dropout, windows or merged tokens?)"
+        )
+    return prefix
 
 
 def check_noise_shape(model: PixelModel, noise: Tensor, block: int) -> None:
