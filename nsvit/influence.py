@@ -1,0 +1,173 @@
+"""How much noise at every block moves predictions: learned against two controls of its norm.
+
+METHOD.md section 3 compares learned noise with a random permutation of its entries (norm kept,
+direction destroyed). Added here: Gaussian noise of the same norm, and injection at every block.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nsvit import runtime
+from nsvit.config import InfluenceConfig
+from nsvit.errors import NsvitError
+from nsvit.models import PixelModel, frozen, inject
+from nsvit.noise import (
+    Noise,
+    Pool,
+    learn_noise,
+    load_noise,
+    logit_distance,
+    probability_distance,
+)
+
+log = logging.getLogger(__name__)
+
+Draws = Sequence[tuple[int, Noise]]
+
+
+def learn_blocks(
+    model: PixelModel, pool: Tensor, config: InfluenceConfig, seed_parts: Sequence[object]
+) -> list[tuple[int, Noise]]:
+    """Learns noise at every injection point of a model.
+
+    Args:
+        model: its weights stay as they are.
+        pool: (n, 3, H, W) training pictures, pixels in [0, 1].
+        config: draws per block, limit per block (the last repeats) and how to learn.
+        seed_parts: with block and draw they seed each start.
+
+    Returns:
+        (draw, noise) pairs, by block, then draw.
+    """
+    shared = Pool(model, pool, config.noise.batch_size)
+    learned = []
+    for block in range(len(model.blocks)):
+        limit = config.limits[min(block, len(config.limits) - 1)]
+        settings = config.noise.model_copy(update={"limit": limit})
+        for draw in range(config.draws):
+            start = runtime.generator(*seed_parts, "noise", block, draw)
+            learned.append((draw, learn_noise(model, shared, settings, block, start)))
+        log.info("block %d: %d noises learned", block, config.draws)
+    return learned
+
+
+def save_noises(noises: Draws, folder: str | Path, sidecar: Mapping[str, Any]) -> None:
+    """Writes each noise as `block<k>_draw<d>.safetensors` with a sidecar of its own."""
+    for draw, noise in noises:
+        noise.save(Path(folder) / f"block{noise.block}_draw{draw}.safetensors", sidecar)
+
+
+def load_noises(folder: str | Path) -> list[tuple[int, Noise]]:
+    """Reads what `save_noises` wrote: (draw, noise) pairs, by block, then draw.
+
+    Raises:
+        NsvitError: the folder has none, or a file is damaged.
+    """
+    found = []
+    for path in Path(folder).glob("block*_draw*.safetensors"):
+        numbers = re.fullmatch(r"block(\d+)_draw(\d+)", path.stem)
+        if numbers:
+            found.append((int(numbers[1]), int(numbers[2]), path))
+    if not found:
+        raise NsvitError(f"{folder}: no block<k>_draw<d>.safetensors; run nsvit learn-noise first")
+    return [(draw, load_noise(path)) for _, draw, path in sorted(found)]
+
+
+def influence(
+    model: PixelModel,
+    name: str,
+    images: Tensor,
+    samples: Sequence[str],
+    noises: Draws,
+    generator_seed: int,
+    batch_size: int = 250,
+) -> pd.DataFrame:
+    """Agreement and distances under each noise and its two controls, one row per sample.
+
+    Args:
+        model: computed in evaluation mode; restored.
+        name: the model's slug, for the column `model`.
+        images: (n, 3, H, W) held-out pictures, pixels in [0, 1].
+        samples: n paths, one per picture.
+        noises: (draw, noise) pairs.
+        generator_seed: seeds the controls, together with block and draw.
+        batch_size: pictures in a forward pass.
+
+    Returns:
+        Rows by noise, kind ("learned", "permuted", "gaussian"), sample, with columns model, block,
+        draw, noise, sample, agree (same arg-max as the clean pass), logit_distance (L2),
+        probability_distance (sum of squares over classes), norm, limit, steps, epsilon_met.
+
+    Raises:
+        NsvitError: a noise does not fit the model, or images and samples differ in number.
+    """
+    if len(images) != len(samples) or not len(images):
+        raise NsvitError(f"influence: {len(images)} images for {len(samples)} sample paths")
+    with torch.no_grad(), frozen(model):
+        clean = _logits(model, images, batch_size)
+        frames = []
+        for draw, noise in runtime.progress(list(noises), f"influence on {name}"):
+            for kind, tensor in _versions(noise, draw, generator_seed).items():
+                with inject(model, tensor.to(model.mean.device), noise.block):
+                    noisy = _logits(model, images, batch_size)
+                measured = _compare(clean, noisy, samples)
+                frames.append(
+                    measured.assign(
+                        model=name,
+                        block=noise.block,
+                        draw=draw,
+                        noise=kind,
+                        norm=float(tensor.norm()),
+                        limit=float(noise.config["limit"]),
+                        steps=noise.steps,
+                        epsilon_met=noise.epsilon_met,
+                    )
+                )
+    return pd.concat(frames, ignore_index=True)[COLUMNS]
+
+
+COLUMNS = [
+    "model", "block", "draw", "noise", "sample", "agree", "logit_distance",
+    "probability_distance", "norm", "limit", "steps", "epsilon_met",
+]  # fmt: skip
+
+
+def _versions(noise: Noise, draw: int, seed: int) -> dict[str, Tensor]:
+    """The noise and its controls, each (1, N, D), on the CPU where random numbers are drawn."""
+    learned = noise.tensor.detach().cpu()
+
+    def stream(kind: str) -> torch.Generator:
+        return runtime.generator(seed, kind, noise.block, draw)
+
+    order = torch.randperm(learned.numel(), generator=stream("permuted"))
+    gaussian = torch.randn(learned.shape, generator=stream("gaussian"))
+    return {
+        "learned": learned,
+        "permuted": learned.flatten()[order].view_as(learned),
+        "gaussian": gaussian * (learned.norm() / gaussian.norm()),
+    }
+
+
+def _compare(clean: Tensor, noisy: Tensor, samples: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "sample": list(samples),
+            "agree": (clean.argmax(1) == noisy.argmax(1)).numpy(),
+            "logit_distance": logit_distance(clean, noisy).numpy(),
+            "probability_distance": probability_distance(clean, noisy).numpy(),
+        }
+    )
+
+
+def _logits(model: PixelModel, images: Tensor, batch_size: int) -> Tensor:
+    device = model.mean.device
+    return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
