@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from nsvit import runtime
+from nsvit import artifacts, runtime
 from nsvit.config import InfluenceConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, frozen, inject
 from nsvit.noise import (
+    Images,
     Noise,
     Pool,
     learn_noise,
@@ -29,26 +30,34 @@ from nsvit.noise import (
     probability_distance,
 )
 
+if TYPE_CHECKING:
+    from nsvit.data.layouts import ImageSet
+    from nsvit.specs import InfluenceSpec
+
 log = logging.getLogger(__name__)
 
 Draws = Sequence[tuple[int, Noise]]
 
+#: A pool of more bytes than this is read from disk batch by batch instead of held in memory.
+POOL_BYTES = 2**30
+
 
 def learn_blocks(
-    model: PixelModel, pool: Tensor, config: InfluenceConfig, seed_parts: Sequence[object]
+    model: PixelModel, pool: Images, config: InfluenceConfig, seed_parts: Sequence[object]
 ) -> list[tuple[int, Noise]]:
     """Learns noise at every injection point of a model.
 
     Args:
         model: its weights stay as they are.
-        pool: (n, 3, H, W) training pictures, pixels in [0, 1].
+        pool: training pictures as `noise.learn_noise` takes them; the clean logits of a tensor
+            are computed once for all noises.
         config: draws per block, limit per block (the last repeats) and how to learn.
         seed_parts: with block and draw they seed each start.
 
     Returns:
         (draw, noise) pairs, by block, then draw.
     """
-    shared = Pool(model, pool, config.noise.batch_size)
+    shared = Pool(model, pool, config.noise.batch_size) if isinstance(pool, Tensor) else pool
     learned = []
     for block in range(len(model.blocks)):
         limit = config.limits[min(block, len(config.limits) - 1)]
@@ -171,3 +180,84 @@ def _compare(clean: Tensor, noisy: Tensor, samples: Sequence[str]) -> pd.DataFra
 def _logits(model: PixelModel, images: Tensor, batch_size: int) -> Tensor:
     device = model.mean.device
     return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
+
+
+# --- verbs ----------------------------------------------------------------------------------
+
+
+def run_learn(
+    spec: InfluenceSpec,
+    model: PixelModel,
+    pictures: ImageSet,
+    out: str | Path,
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """The verb `learn-noise`: noise at every block, learned on the training split.
+
+    Args:
+        spec: what to learn.
+        model: the model under test, on the device to compute on.
+        pictures: the training set; its dev split is left out.
+        out: folder for `block<k>_draw<d>.safetensors`.
+        inputs: files whose hashes go into the sidecars.
+    """
+    from nsvit.data import layouts
+
+    config = spec.influence
+    train, _ = layouts.split_dev(pictures, spec.split.dev_images, spec.split.seed)
+    pool = _pool(train.take(config.noise.pool), model, config.noise.batch_size)
+    noises = learn_blocks(model, pool, config, (spec.split.seed, "influence"))
+    provenance = artifacts.provenance("noise", spec.model_dump(), inputs, spec.split.seed)
+    save_noises(noises, out, provenance)
+
+
+def run_measure(
+    spec: InfluenceSpec,
+    model: PixelModel,
+    pictures: ImageSet,
+    noise_folder: str | Path,
+    out: str | Path,
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """The verb `influence`: learned noise and its controls on the dev split.
+
+    Args:
+        spec: as it was for `run_learn`.
+        model: the same model.
+        pictures: the training set; only its dev split is read.
+        noise_folder: what `run_learn` wrote.
+        out: parquet of kind "influence".
+        inputs: files whose hashes go into the metadata, beside those of the noises.
+    """
+    from nsvit.data import layouts, loading
+
+    seed = spec.split.seed
+    _, dev = layouts.split_dev(pictures, spec.split.dev_images, seed)
+    held_out = dev.take(spec.influence.images)
+    images = loading.to_float(loading.load_pixels(held_out))
+    noises = load_noises(noise_folder)
+    frame = influence(model, spec.model, images, list(held_out.frame["path"]), noises, seed)
+    files = [*inputs, *sorted(Path(noise_folder).glob("*.safetensors"))]
+    sidecar = artifacts.provenance("influence", spec.model_dump(), files, seed)
+    artifacts.write_parquet(out, frame, sidecar)
+
+
+class _Stream:
+    """Batches of an image set, read again from disk in every round."""
+
+    def __init__(self, pictures: ImageSet, batch_size: int) -> None:
+        self._pictures, self._batch_size = pictures, batch_size
+
+    def __iter__(self) -> Iterator[Any]:
+        from nsvit.data import loading
+
+        return iter(loading.batches(self._pictures, self._batch_size))
+
+
+def _pool(pictures: ImageSet, model: PixelModel, batch_size: int) -> Images:
+    from nsvit.data import loading
+
+    height, width = model.image_size
+    if len(pictures) * 3 * height * width > POOL_BYTES:
+        return _Stream(pictures, batch_size)
+    return loading.load_pixels(pictures)

@@ -91,7 +91,7 @@ class Pool:
     """
 
     def __init__(self, model: PixelModel, images: Tensor, batch_size: int) -> None:
-        """Keeps a reference to `images` (n, 3, H, W), pixels in [0, 1]; computes nothing yet."""
+        """Keeps `images` (n, 3, H, W), float in [0, 1] or uint8; computes nothing yet."""
         if not len(images):
             raise NsvitError("noise: the pool of images is empty")
         self._model = model
@@ -106,6 +106,8 @@ class Pool:
         while True:
             for position, batch in enumerate(self._batches):
                 images = batch.to(self._model.mean.device)
+                if images.dtype == torch.uint8:
+                    images = images.float() / 255
                 logits = self._logits[position]
                 if logits is None:
                     logits = self._logits[position] = _clean_logits(self._model, images)
@@ -129,8 +131,8 @@ def learn_noise(
 
     Args:
         model: in any mode; computed in evaluation mode with frozen weights, both restored.
-        images_or_loader: pool (n, 3, H, W) of pixels in [0, 1], visited in order and cyclically
-            in batches of `config.batch_size`; or a `Pool`; or an iterable of batches (or of
+        images_or_loader: pool (n, 3, H, W), float in [0, 1] or uint8, visited in order and
+            cyclically in batches of `config.batch_size`; or a `Pool`; or an iterable of batches (or of
             tuples that begin with one), iterated again whenever it ends.
         config: limit, lr, weight_decay, epsilon, max_steps, batch_size and loss.
         block: injection point.

@@ -3,6 +3,7 @@
 from nsvit.nullspace.basis import NullspaceBasis, nullspace_basis
 from nsvit.nullspace.demonstration import Demonstration, demonstrate, save_nullspace
 from nsvit.nullspace.table import nullity_row, nullity_table
+from nsvit.nullspace.verbs import run, write_nullity
 
 __all__ = [
     "Demonstration",
@@ -11,5 +12,7 @@ __all__ = [
     "nullity_row",
     "nullity_table",
     "nullspace_basis",
+    "run",
     "save_nullspace",
+    "write_nullity",
 ]

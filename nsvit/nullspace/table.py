@@ -13,6 +13,11 @@ from nsvit.models import PixelModel, build, load_model
 from nsvit.nullspace.basis import NullspaceBasis, nullspace_basis
 
 
+GUARANTEED = (
+    "columns", "width", "guaranteed_nullity", "patches", "guaranteed_nullity_per_image",
+)  # fmt: skip
+
+
 def nullity_row(model: PixelModel, basis: NullspaceBasis | None = None) -> dict[str, Any]:
     """One row of the nullity table: METHOD.md section 2, measured too if there is a basis.
 
@@ -60,4 +65,5 @@ def nullity_table(architectures: Iterable[str], rtol: float = 1e-6) -> pd.DataFr
                 model = build(name, {}, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
             rows.append(nullity_row(model))
     measured = {"rank": "Int64", "nullity": "Int64", "nullity_per_image": "Int64"}
-    return pd.DataFrame(rows).astype(measured)
+    columns = ["architecture", "patch", *GUARANTEED, *measured]
+    return pd.DataFrame(rows, columns=columns).astype(measured)
