@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 
 from nsvit import artifacts, runtime
 from nsvit.config import PretrainConfig
 from nsvit.data.layouts import ImageSet
+from nsvit.data.augment import light_augmentation
 from nsvit.data.loading import to_float, train_images
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, build, save_local_dir
@@ -32,10 +33,6 @@ log = logging.getLogger(__name__)
 
 #: The name of the provenance file beside timm's config.json.
 SIDECAR = "nsvit.json"
-#: Light augmentation: largest shift in pixels per 48 pixels of image side.
-SHIFT = 4 / 48
-#: Light augmentation: brightness and contrast vary by these fractions, saturation likewise.
-BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.3, 0.4
 
 
 def pretrain(
@@ -164,43 +161,7 @@ def _augmented(
         return train_images(
             train.image_set, positions.tolist(), config.augmentation, size, *seed_parts
         )
-    images = to_float(train.pixels[positions])
+    pixels = train.pixels[positions]
     if config.augmentation == "none":
-        return images
-    return light(images, runtime.generator(config.seed, "augment", step))
-
-
-def light(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip, shift and colour jitter of a whole batch in memory, each picture with its own draw.
-
-    Does what `train_images(..., "light", ...)` does picture by picture, an order of magnitude
-    faster, which is what makes training from scratch a matter of minutes.
-
-    Args:
-        images: (B, 3, H, W) pixels in [0, 1].
-        generator: a CPU generator.
-
-    Returns:
-        (B, 3, H, W) pixels in [0, 1].
-    """
-    count, _, height, width = images.shape
-
-    def uniform(spread: float) -> Tensor:
-        return 1.0 + spread * (2.0 * torch.rand(count, 1, 1, 1, generator=generator) - 1.0)
-
-    reach = max(round(SHIFT * height), 1)
-    padded = pad(images, [reach] * 4, mode="replicate")
-    down, right = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator)
-    rows = down + torch.arange(height)
-    columns = right + torch.arange(width)
-    flip = torch.rand(count, 1, generator=generator) < 0.5
-    columns = torch.where(flip, columns.flip(1), columns)
-    index = torch.arange(count)[:, None, None]
-    # Advanced indices around a slice put the channel last: (B, H, W, 3).
-    moved = padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    moved = moved * uniform(BRIGHTNESS)
-    mean = moved.mean(dim=(1, 2, 3), keepdim=True)
-    moved = (moved - mean) * uniform(CONTRAST) + mean
-    grey = moved.mean(dim=1, keepdim=True)
-    moved = (moved - grey) * uniform(SATURATION) + grey
-    return moved.clamp_(0.0, 1.0).contiguous()
+        return to_float(pixels)
+    return light_augmentation(pixels, config.seed, "augment", step)

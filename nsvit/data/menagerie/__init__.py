@@ -6,6 +6,6 @@ counterpart: fresh pictures (v2), natural mistakes (a), renditions (r), sketches
 textures (stylized) and published corruptions (c).
 """
 
-from nsvit.data.menagerie.write import render_set, write_classes
+from nsvit.data.menagerie.write import render_set, render_to, write_classes
 
-__all__ = ["render_set", "write_classes"]
+__all__ = ["render_set", "render_to", "write_classes"]

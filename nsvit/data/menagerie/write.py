@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from nsvit import artifacts
+from nsvit.config import local_dir
 from nsvit.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from nsvit.data.menagerie.classes import SUBJECTS
 from nsvit.data.menagerie.render import KINDS, label, picture
@@ -241,3 +242,29 @@ def _write_corrupted_chunk(job: tuple[int, Path, list[Path], Path]) -> int:
                 target = folder / name / str(severity) / path
                 _save(corrupt(image, name, severity, own), target)
     return len(paths) * len(CORRUPTIONS) * len(SEVERITIES)
+
+
+def render_to(
+    spec: RenderSpec,
+    root: str | Path,
+    classes: str | Path,
+    out: str | Path,
+    *,
+    processes: int = 1,
+) -> None:
+    """Draws one set below `root`, writes the classes file, and last the sidecar `out`.
+
+    Raises:
+        NsvitError: as `render_set`.
+    """
+    write_classes(classes)
+    val_dir = Path(root) / spec.val_path
+    metrics = render_set(spec, Path(root) / spec.set.path, processes=processes, val_dir=val_dir)
+    inputs: list[Path] = []
+    reference = local_dir(spec.menagerie.reference_cnn)
+    if spec.kind == "a" and reference is not None:
+        inputs = [reference / "config.json", reference / "model.safetensors"]
+    sidecar = artifacts.provenance(
+        "rendered", spec.model_dump(mode="json"), inputs, seed=spec.menagerie.seed, metrics=metrics
+    )
+    artifacts.write_json(out, sidecar)
