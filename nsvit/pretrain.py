@@ -116,7 +116,7 @@ def _train(spec: PretrainSpec, model: PixelModel, train: Pictures, dev: Pictures
     per_epoch = max(n // config.batch_size, 1)
     total = per_epoch * config.epochs
     warmup = round(config.warmup * total)
-    labels = torch.from_numpy(np.asarray(train.image_set.labels, dtype=np.int64))
+    labels = torch.tensor(np.asarray(train.image_set.labels, dtype=np.int64))
     for epoch in range(config.epochs):
         begun = time.perf_counter()
         order = torch.randperm(n, generator=runtime.generator(config.seed, "order", epoch))
