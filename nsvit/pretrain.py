@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 
 from nsvit import artifacts, runtime
 from nsvit.config import PretrainConfig
+from nsvit.data.augment import light_augmentation
 from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import to_float, train_images
 from nsvit.errors import NsvitError
@@ -32,10 +33,6 @@ log = logging.getLogger(__name__)
 
 #: The name of the provenance file beside timm's config.json.
 SIDECAR = "nsvit.json"
-#: Light augmentation: largest shift in pixels per 48 pixels of image side.
-SHIFT = 4 / 48
-#: Light augmentation: brightness and contrast vary by these fractions, saturation likewise.
-BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.3, 0.4
 
 
 def pretrain(
@@ -157,50 +154,16 @@ def _train(spec: PretrainSpec, model: PixelModel, train: Pictures, dev: Pictures
 def _augmented(
     config: PretrainConfig, model: PixelModel, train: Pictures, positions: Tensor, step: int
 ) -> Tensor:
-    """The augmented pictures of one step, pixels (B, 3, H, W) in [0, 1]."""
-    if train.pixels is None or config.augmentation == "imagenet":
-        size = model.image_size
-        seed_parts = (config.seed, "augment", step)
-        return train_images(
-            train.image_set, positions.tolist(), config.augmentation, size, *seed_parts
-        )
-    images = to_float(train.pixels[positions])
-    if config.augmentation == "none":
-        return images
-    return light(images, runtime.generator(config.seed, "augment", step))
+    """The augmented pictures of one step, pixels (B, 3, H, W) in [0, 1].
 
-
-def light(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip, shift and colour jitter of a whole batch in memory, each picture with its own draw.
-
-    Does what `train_images(..., "light", ...)` does picture by picture, an order of magnitude
-    faster, which is what makes training from scratch a matter of minutes.
-
-    Args:
-        images: (B, 3, H, W) pixels in [0, 1].
-        generator: a CPU generator.
-
-    Returns:
-        (B, 3, H, W) pixels in [0, 1].
+    From the pixels in memory where that is possible: decoding every picture in every epoch
+    would take longer than the training.
     """
-    count, _, height, width = images.shape
-
-    def uniform(spread: float) -> Tensor:
-        return 1.0 + spread * (2.0 * torch.rand(count, 1, 1, 1, generator=generator) - 1.0)
-
-    reach = max(round(SHIFT * height), 1)
-    padded = pad(images, [reach] * 4, mode="replicate")
-    down, right = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator)
-    rows = down + torch.arange(height)
-    columns = right + torch.arange(width)
-    flip = torch.rand(count, 1, generator=generator) < 0.5
-    columns = torch.where(flip, columns.flip(1), columns)
-    index = torch.arange(count)[:, None, None]
-    # Advanced indices around a slice put the channel last: (B, H, W, 3).
-    moved = padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    moved = moved * uniform(BRIGHTNESS)
-    mean = moved.mean(dim=(1, 2, 3), keepdim=True)
-    moved = (moved - mean) * uniform(CONTRAST) + mean
-    grey = moved.mean(dim=1, keepdim=True)
-    moved = (moved - grey) * uniform(SATURATION) + grey
-    return moved.clamp_(0.0, 1.0).contiguous()
+    seed_parts = (config.seed, "augment", step)
+    if train.pixels is not None and config.augmentation == "light":
+        return light_augmentation(train.pixels[positions], *seed_parts)
+    if train.pixels is not None and config.augmentation == "none":
+        return to_float(train.pixels[positions])
+    return train_images(
+        train.image_set, positions, config.augmentation, model.image_size, *seed_parts
+    )
