@@ -14,11 +14,10 @@ Differs from the paper's code:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +30,13 @@ from torch.nn.functional import cross_entropy
 from nsvit import artifacts, rounds, runtime
 from nsvit.config import RECIPES, FinetuneConfig
 from nsvit.data.layouts import ImageSet
-from nsvit.data.loading import to_float, train_images
+from nsvit.data.loading import train_images
+from nsvit.draws import batch_positions, global_seed, round_noise
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, check_noise_shape, inject, save_model
-from nsvit.noise import Noise, learn_noise, random_noise
-from nsvit.pictures import KEEP_BYTES, Pictures, check_fits, keep
+from nsvit.pictures import check_fits, keep
 from nsvit.rounds import Row
-from nsvit.training import adamw, cosine, measure, set_lr
+from nsvit.training import adamw, cosine, drop_path, measure, set_lr
 
 if TYPE_CHECKING:
     from nsvit.specs import FinetuneSpec
@@ -106,7 +105,7 @@ def finetune(
 
     if not history:
         finish_round(_row(0, 0))
-    with _drop_path(model, spec.finetune.drop_path):
+    with drop_path(model, spec.finetune.drop_path):
         for number in range(len(history), spec.finetune.rounds + 1):
             finish_round(
                 _train_round(accelerator, model, wrapped, optimizer, train, spec, number, out)
@@ -167,7 +166,7 @@ def _train_round(
     noise_seconds = time.perf_counter() - begun
     begun = time.perf_counter()
     batches = batch_positions(len(train), config.batch_size, config.steps, spec.seed, number)
-    labels = torch.from_numpy(np.asarray(train.labels, dtype=np.int64))
+    labels = torch.tensor(np.asarray(train.labels, dtype=np.int64))
     summed = torch.zeros(2)
     wrapped.train()
     for step in runtime.progress(range(config.steps), f"round {number}"):
@@ -180,7 +179,7 @@ def _train_round(
             *(spec.seed, "augment", number, step),
         )
         set_lr(optimizer, cosine(config.lr, config.lr_min, step / config.steps))
-        with _global_seed(accelerator.device, spec.seed, "dropout", number, step):
+        with global_seed(accelerator.device, spec.seed, "dropout", number, step):
             losses = _losses(
                 model,
                 wrapped,
@@ -201,7 +200,10 @@ def _train_round(
     row |= {"loss_noisy": float(summed[1]) / config.steps}
     row |= {"noise_seconds": noise_seconds, "train_seconds": time.perf_counter() - begun}
     if noise is not None:
-        noise.save(rounds.folder(out, number) / "noise.safetensors", _noise_sidecar(spec, number))
+        path = rounds.folder(out, number) / "noise.safetensors"
+        noise.save(
+            path, artifacts.provenance("noise", spec.model_dump(mode="json"), seed=spec.seed)
+        )
         row |= {
             "noise_norm": noise.norm,
             "noise_steps": noise.steps,
@@ -230,86 +232,6 @@ def _losses(
             for half in logits.split(count)
         ]
     )
-
-
-def batch_positions(count: int, batch_size: int, steps: int, seed: int, number: int) -> np.ndarray:
-    """The pictures of every global batch of a round: (steps, batch_size) positions.
-
-    A permutation of the training set by (seed, round), followed by further ones when the set is
-    smaller than the round. The arm is not among the seed's parts.
-    """
-    needed = steps * batch_size
-    parts: list[np.ndarray] = []
-    while sum(map(len, parts)) < needed:
-        seeds = runtime.seed_for(seed, "order", number, len(parts))
-        parts.append(np.random.default_rng(seeds).permutation(count))
-    return np.concatenate(parts)[:needed].reshape(steps, batch_size)
-
-
-def round_noise(
-    model: PixelModel, train: ImageSet, spec: FinetuneSpec, number: int
-) -> Noise | None:
-    """The noise of a round, or None for the kinds that train without."""
-    if spec.kind in ("none", "plain"):
-        return None
-    config = spec.finetune
-    chosen = np.random.default_rng(runtime.seed_for(spec.seed, "pool", number))
-    pool = keep(train.subset(chosen.permutation(len(train))[: config.noise.pool]), KEEP_BYTES // 4)
-    images = (
-        _Stream(pool, config.noise.batch_size) if pool.pixels is None else to_float(pool.pixels)
-    )
-    generator = runtime.generator(spec.seed, "noise", number)
-    if spec.kind == "random":
-        return random_noise(
-            model, images, config.noise, config.random, block=config.block, generator=generator
-        )
-    return learn_noise(model, images, config.noise, block=config.block, generator=generator)
-
-
-class _Stream:
-    """A pool too large for memory, as batches of pixels, decoded again at every pass."""
-
-    def __init__(self, pictures: Pictures, batch_size: int) -> None:
-        self.pictures = pictures
-        self.batch_size = batch_size
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for images, _ in self.pictures.batches(self.batch_size, torch.device("cpu")):
-            yield images
-
-
-def _noise_sidecar(spec: FinetuneSpec, number: int) -> dict[str, Any]:
-    return {"spec": spec.model_dump(mode="json"), "seed": spec.seed, "round": number}
-
-
-@contextlib.contextmanager
-def _global_seed(device: torch.device, *parts: object) -> Iterator[None]:
-    """Seeds what draws from torch's global state (drop path, dropout) and restores it."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(runtime.seed_for(*parts))
-        yield
-
-
-@contextlib.contextmanager
-def _drop_path(model: PixelModel, rate: float) -> Iterator[None]:
-    """Stochastic depth rising linearly to `rate` over the blocks, timm's rule; 0 changes nothing."""
-    if rate == 0.0:
-        yield
-        return
-    from timm.layers import DropPath
-
-    replaced = []
-    for block, own in zip(model.blocks, torch.linspace(0, rate, len(model.blocks)).tolist()):
-        for name in ("drop_path", "drop_path1", "drop_path2"):
-            if hasattr(block, name):
-                replaced.append((block, name, getattr(block, name)))
-                setattr(block, name, DropPath(own))
-    try:
-        yield
-    finally:
-        for block, name, before in replaced:
-            setattr(block, name, before)
 
 
 # --- the end of a run -----------------------------------------------------------------------

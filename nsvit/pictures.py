@@ -36,9 +36,10 @@ class Pictures:
             for images, labels, _ in batches(self.image_set, batch_size):
                 yield images.to(device), labels.to(device)
             return
-        labels = torch.from_numpy(np.asarray(self.image_set.labels, dtype=np.int64))
-        for part, label in zip(self.pixels.split(batch_size), labels.split(batch_size)):
-            yield to_float(part.to(device)), label.to(device)
+        labels = torch.tensor(np.asarray(self.image_set.labels, dtype=np.int64))
+        for start in range(0, len(labels), batch_size):
+            part = slice(start, start + batch_size)
+            yield to_float(self.pixels[part].to(device)), labels[part].to(device)
 
 
 def keep(image_set: ImageSet, limit: int = KEEP_BYTES) -> Pictures:

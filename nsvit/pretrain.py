@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from nsvit import artifacts, runtime
 from nsvit.config import PretrainConfig
-from nsvit.data.layouts import ImageSet
 from nsvit.data.augment import light_augmentation
+from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import to_float, train_images
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, build, save_local_dir
@@ -113,7 +113,7 @@ def _train(spec: PretrainSpec, model: PixelModel, train: Pictures, dev: Pictures
     per_epoch = max(n // config.batch_size, 1)
     total = per_epoch * config.epochs
     warmup = round(config.warmup * total)
-    labels = torch.from_numpy(np.asarray(train.image_set.labels, dtype=np.int64))
+    labels = torch.tensor(np.asarray(train.image_set.labels, dtype=np.int64))
     for epoch in range(config.epochs):
         begun = time.perf_counter()
         order = torch.randperm(n, generator=runtime.generator(config.seed, "order", epoch))
@@ -154,14 +154,16 @@ def _train(spec: PretrainSpec, model: PixelModel, train: Pictures, dev: Pictures
 def _augmented(
     config: PretrainConfig, model: PixelModel, train: Pictures, positions: Tensor, step: int
 ) -> Tensor:
-    """The augmented pictures of one step, pixels (B, 3, H, W) in [0, 1]."""
-    if train.pixels is None or config.augmentation == "imagenet":
-        size = model.image_size
-        seed_parts = (config.seed, "augment", step)
-        return train_images(
-            train.image_set, positions.tolist(), config.augmentation, size, *seed_parts
-        )
-    pixels = train.pixels[positions]
-    if config.augmentation == "none":
-        return to_float(pixels)
-    return light_augmentation(pixels, config.seed, "augment", step)
+    """The augmented pictures of one step, pixels (B, 3, H, W) in [0, 1].
+
+    From the pixels in memory where that is possible: decoding every picture in every epoch
+    would take longer than the training.
+    """
+    seed_parts = (config.seed, "augment", step)
+    if train.pixels is not None and config.augmentation == "light":
+        return light_augmentation(train.pixels[positions], *seed_parts)
+    if train.pixels is not None and config.augmentation == "none":
+        return to_float(train.pixels[positions])
+    return train_images(
+        train.image_set, positions, config.augmentation, model.image_size, *seed_parts
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from timm.optim import param_groups_weight_decay
@@ -44,3 +46,25 @@ def measure(model: PixelModel, pictures: Pictures, batch_size: int = 250) -> tup
             correct += int((logits.argmax(1) == labels).sum())
             loss += float(cross_entropy(logits, labels, reduction="sum"))
     return correct / len(pictures.image_set), loss / len(pictures.image_set)
+
+
+@contextlib.contextmanager
+def drop_path(model: PixelModel, rate: float) -> Iterator[None]:
+    """Stochastic depth rising linearly to `rate` over the blocks (timm); 0 changes nothing."""
+    if rate == 0.0:
+        yield
+        return
+    from timm.layers import DropPath
+
+    replaced = []
+    rates = torch.linspace(0, rate, len(model.blocks)).tolist()
+    for block, own in zip(model.blocks, rates, strict=True):
+        for name in ("drop_path", "drop_path1", "drop_path2"):
+            if hasattr(block, name):
+                replaced.append((block, name, getattr(block, name)))
+                setattr(block, name, DropPath(own))
+    try:
+        yield
+    finally:
+        for block, name, before in replaced:
+            setattr(block, name, before)
