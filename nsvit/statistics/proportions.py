@@ -71,25 +71,19 @@ def robust_accuracy(records: pd.DataFrame, conditions: Sequence[str]) -> float:
         NsvitError: a condition is absent, has other pictures than the first, or a picture
             occurs twice (records of several runs).
     """
-    correct: np.ndarray | None = None
-    first: pd.Index | None = None
+    correct: dict[str, bool] = {}
     for condition in conditions:
-        part = records.loc[records["condition"] == condition, ["sample", "correct"]]
-        if part.empty:
+        part = records.loc[records["condition"] == condition]
+        samples = part["sample"].astype(str)
+        found = dict(zip(samples, part["correct"].to_numpy(dtype=bool), strict=True))
+        if not found:
             raise NsvitError(f"robust accuracy: the records have no condition {condition!r}")
-        if part["sample"].duplicated().any():
+        if len(found) != len(part):
             raise NsvitError(f"robust accuracy: pictures of {condition!r} occur more than once")
-        part = part.astype({"sample": str}).sort_values("sample")
-        samples = part["sample"].reset_index(drop=True)
-        if first is None:
-            first, correct = samples, part["correct"].to_numpy(dtype=bool)
-        elif not samples.equals(first):
+        if correct and found.keys() != correct.keys():
             raise NsvitError(
                 f"robust accuracy: {condition!r} was evaluated on other pictures than "
                 f"{conditions[0]!r}; give both the same `images`"
             )
-        else:
-            correct = correct & part["correct"].to_numpy(dtype=bool)
-    if correct is None:
-        raise NsvitError("robust accuracy needs at least one condition")
-    return accuracy(correct)
+        correct = {s: ok and correct.get(s, True) for s, ok in found.items()}
+    return accuracy(list(correct.values()))

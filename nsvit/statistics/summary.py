@@ -138,9 +138,7 @@ def resample(scores: pd.DataFrame, config: StatisticsConfig) -> Resampled:
     for name, part in scores.groupby("set", sort=False, observed=True):
         columns, values = _matrix(part, str(name))
         frames.append(columns)
-        replicates.append(
-            bootstrap_means(values, config.resamples, config.seed, "pictures", name)
-        )
+        replicates.append(bootstrap_means(values, config.resamples, config.seed, "pictures", name))
     if not frames:
         raise NsvitError("there are no records to summarise")
     return Resampled(pd.concat(frames, ignore_index=True), np.hstack(replicates), config)
