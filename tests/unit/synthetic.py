@@ -109,3 +109,81 @@ def write_records(
         artifacts.write_parquet(path, frame, artifacts.provenance("records", {}))
         paths.append(path)
     return paths
+
+
+def influence_frame(model: str, blocks: int = 4, draws: int = 3, images: int = 40) -> pd.DataFrame:
+    """What `influence` writes: learned noise moves little, its controls much, deep blocks less."""
+    parts = []
+    for block in range(blocks):
+        for draw in range(draws):
+            rng = np.random.default_rng([len(model), block, draw])
+            norm = float(60 + 40 * block + 5 * rng.random())
+            for noise, keep in [("learned", 0.92), ("permuted", 0.45), ("gaussian", 0.5)]:
+                agree = rng.random(images) < keep + (1 - keep) * block / blocks
+                scale = (1 - keep) * 10 / (1 + block)
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "model": model,
+                            "block": block,
+                            "draw": draw,
+                            "noise": noise,
+                            "sample": [f"{CLASSES[i % 10]}/{i:05d}.png" for i in range(images)],
+                            "agree": agree,
+                            "logit_distance": scale * rng.gamma(4.0, 0.25, images),
+                            "probability_distance": np.where(agree, 0.02, 0.9) * rng.random(images),
+                            "norm": norm,
+                            "limit": 3.0,
+                            "steps": 0 if block == blocks - 1 else 90 - 20 * block,
+                            "epsilon_met": not (block == 0 and draw == 1),
+                        }
+                    )
+                )
+    return pd.concat(parts, ignore_index=True)
+
+
+def history(model: str, arm: str, seed: int, rounds: int = 8, steps: int = 20) -> dict[str, object]:
+    """What `finetune` writes as history.json."""
+    noisy = arm in ("random", "nullspace")
+    trained = 0 if arm == "none" else rounds
+    rows = [
+        {
+            "round": r,
+            "step": r * steps,
+            "dev_accuracy": 0.84 + 0.002 * r,
+            "dev_loss": 0.5,
+            "loss_clean": 0.4 if r else None,
+            "loss_noisy": 0.6 if r else None,
+            "noise_norm": (90.0 if r == 1 else 60.0 + 3 * r) if r and noisy else None,
+            "noise_steps": 80 + r if r and noisy else None,
+            "noise_distance": 0.029 if r and noisy else None,
+            "epsilon_met": r != 3 if r and noisy else None,
+            "noise_seconds": 3.25 if r and noisy else 0.0 if r else None,
+            "train_seconds": 1.5 if r else None,
+        }
+        for r in range(trained + 1)
+    ]
+    spec = {"model": model, "arm": arm, "seed": seed}
+    content = artifacts.provenance("history", spec, seed=seed)
+    return {**content, "rounds": rows, "selected": trained}
+
+
+def dynamics_records(
+    exp: config.Experiment, model: str, rounds: int = 8, images: int = 60, corrupted: int = 4
+) -> pd.DataFrame:
+    """What `dynamics` writes: every round of one run, improving quickly at first."""
+    spec = specs.dynamics(exp, model, "nullspace")
+    parts = [
+        run_records(
+            model,
+            "nullspace",
+            0,
+            dict(spec.conditions),
+            images,
+            corrupted,
+            number,
+            0.08 * (1 - 0.5**number),
+        )
+        for number in range(rounds + 1)
+    ]
+    return pd.concat(parts, ignore_index=True)
