@@ -1,0 +1,33 @@
+"""From records to numbers with intervals. Fractions, not per cent. No torch.
+
+`proportions`: accuracy, robust accuracy, Wilson intervals. `corruption`: corruption errors and
+the AlexNet constants. `bootstrap`: resampling of pictures and seeds. `summary`: all columns of
+all runs at once.
+"""
+
+from nsvit.statistics.bootstrap import Estimate, bootstrap_interval, bootstrap_means, percentiles
+from nsvit.statistics.corruption import (
+    ALEXNET_ERRORS,
+    corruption_errors,
+    mean_corruption_error,
+    picture_scores,
+)
+from nsvit.statistics.proportions import accuracy, robust_accuracy, wilson_interval
+from nsvit.statistics.summary import Resampled, resample, summarise
+
+__all__ = [
+    "ALEXNET_ERRORS",
+    "Estimate",
+    "Resampled",
+    "accuracy",
+    "bootstrap_interval",
+    "bootstrap_means",
+    "corruption_errors",
+    "mean_corruption_error",
+    "percentiles",
+    "picture_scores",
+    "resample",
+    "robust_accuracy",
+    "summarise",
+    "wilson_interval",
+]

@@ -1,0 +1,33 @@
+"""Tables, from records and sidecars only: long csv, markdown to read, LaTeX to print. No torch.
+
+Every table is a function to a data frame and a function from that frame to a `Sheet`; `write`
+puts both into files. Fractions become per cent here and nowhere else.
+"""
+
+from nsvit.tables.influence import influence_sheet, read_influence, table_influence
+from nsvit.tables.main import table1, table1_sheet
+from nsvit.tables.nullity import nullity_sheet, table_nullity
+from nsvit.tables.records import read_records, read_scores
+from nsvit.tables.runs import runs_sheet, table_runs
+from nsvit.tables.sheet import Cell, Part, Sheet, csv_text, markdown, tex, write
+
+__all__ = [
+    "Cell",
+    "Part",
+    "Sheet",
+    "csv_text",
+    "influence_sheet",
+    "markdown",
+    "nullity_sheet",
+    "read_influence",
+    "read_records",
+    "read_scores",
+    "runs_sheet",
+    "table1",
+    "table1_sheet",
+    "table_influence",
+    "table_nullity",
+    "table_runs",
+    "tex",
+    "write",
+]

@@ -1,0 +1,78 @@
+"""Records from files, with only the columns that tables need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nsvit import artifacts
+from nsvit.errors import NsvitError
+from nsvit.statistics import picture_scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What every table and figure is made from.
+COLUMNS = (
+    "model",
+    "arm",
+    "seed",
+    "round",
+    "condition",
+    "set",
+    "corruption",
+    "severity",
+    "sample",
+    "correct",
+)
+
+
+def read_records(
+    paths: Sequence[str | Path], columns: Sequence[str] = COLUMNS, kind: str = "records"
+) -> pd.DataFrame:
+    """The records of several files as one frame; texts are pandas categories.
+
+    Args:
+        paths: parquet files of that kind.
+        columns: the columns to read.
+        kind: "records" or another kind of parquet file.
+
+    Raises:
+        NsvitError: a file is missing, half-written, of another kind, or there is none.
+    """
+    import pandas as pd
+    from pandas.api.types import union_categoricals
+
+    frames = [artifacts.read_parquet(path, kind, list(columns))[0] for path in paths]
+    if not frames:
+        raise NsvitError(f"no {kind} files were given")
+    joined = {}
+    for name in columns:
+        series = [frame[name] for frame in frames]
+        if all(isinstance(s.dtype, pd.CategoricalDtype) for s in series):
+            joined[name] = pd.Series(union_categoricals(series))
+        else:
+            joined[name] = pd.concat(series, ignore_index=True)
+    return pd.DataFrame(joined)
+
+
+def read_scores(
+    records: pd.DataFrame | Sequence[str | Path], baseline: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Scores per picture of finished runs (round -1), see `statistics.picture_scores`.
+
+    Files are reduced one after the other, so that memory does not grow with the cells of a
+    corruption set.
+    """
+    import pandas as pd
+
+    if isinstance(records, pd.DataFrame):
+        return picture_scores(records[records["round"] == -1], baseline)
+    parts = []
+    for path in records:
+        frame = artifacts.read_parquet(path, "records", list(COLUMNS))[0]
+        parts.append(picture_scores(frame[frame["round"] == -1], baseline))
+    if not parts:
+        raise NsvitError("no records files were given")
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,210 @@
+"""A table as people read it, and the one writer of csv, markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from nsvit import artifacts
+from nsvit.errors import NsvitError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GAP = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, its interval (set small), and whether it is best or the paper's."""
+
+    text: str
+    interval: str = ""
+    style: Literal["plain", "best", "paper"] = "plain"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows under one heading; "" for a table without headings."""
+
+    heading: str
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A whole table: every row has as many cells as `header` has texts."""
+
+    title: str
+    header: tuple[str, ...]
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses rows of another width."""
+        for part in self.parts:
+            for row in part.rows:
+                if len(row) != len(self.header):
+                    raise ValueError(f"{len(row)} cells under {len(self.header)} headings")
+
+
+def number(value: float | None, decimals: int = 1) -> str:
+    """A number with fixed decimals, or a gap where there is none."""
+    if value is None or math.isnan(value):
+        return GAP
+    text = f"{value:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0.0 else text
+
+
+def interval(low: float, high: float, decimals: int = 1) -> str:
+    """The text of an interval, "" where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f"[{number(low, decimals)}, {number(high, decimals)}]"
+
+
+def estimate_cell(value: float, low: float, high: float, decimals: int = 1) -> Cell:
+    """A cell with a value and its interval."""
+    return Cell(number(value, decimals), interval(low, high, decimals))
+
+
+# --- markdown -------------------------------------------------------------------------------
+
+
+def markdown(sheet: Sheet) -> str:
+    """The sheet as GitHub markdown: a table for each part, then the notes."""
+    lines = [f"# {sheet.title}", ""]
+    for part in sheet.parts:
+        if part.heading:
+            lines += [f"## {_markdown_text(part.heading)}", ""]
+        body = [[_markdown_cell(cell) for cell in row] for row in part.rows]
+        lines += [*_pipes([_markdown_text(text) for text in sheet.header], body), ""]
+    lines += [f"- {_markdown_text(note)}" for note in sheet.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_text(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_").replace("<", "&lt;")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _markdown_text(cell.text)
+    if text and cell.style == "best":
+        text = f"**{text}**"
+    if text and cell.style == "paper":
+        text = f"*{text}*"
+    return f"{text} {cell.interval}".strip()
+
+
+def _pipes(header: list[str], body: list[list[str]]) -> list[str]:
+    widths = [max(3, *(len(row[i]) for row in [header, *body])) for i in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        padded = [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(
+            zip(row, widths, strict=True)
+        )]  # fmt: skip
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return [line(header), f"| {' | '.join(rule)} |", *(line(row) for row in body)]
+
+
+# --- LaTeX ----------------------------------------------------------------------------------
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "–": "--",
+    "×": r"$\times$",
+    "↓": r"$\downarrow$",
+    "†": r"\dag{}",
+    "±": r"$\pm$",
+}
+
+
+def tex_escape(text: str) -> str:
+    """The text with every character LaTeX would read as a command made literal."""
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def tex(sheet: Sheet) -> str:
+    r"""The sheet as a LaTeX fragment for `\input` inside a table environment."""
+    columns = len(sheet.header)
+    lines = [
+        "% Made by nsvit, do not edit. Needs \\usepackage{booktabs}.",
+        f"% {tex_escape(sheet.title)}",
+        r"{\footnotesize\setlength{\tabcolsep}{3pt}%",
+        rf"\begin{{tabular}}{{l{'c' * (columns - 1)}}}",
+        r"\toprule",
+        " & ".join(tex_escape(text) for text in sheet.header) + r" \\",
+    ]
+    for part in sheet.parts:
+        lines.append(r"\midrule")
+        if part.heading:
+            text = tex_escape(part.heading)
+            lines.append(rf"\multicolumn{{{columns}}}{{l}}{{\textbf{{{text}}}}} \\[2pt]")
+        lines += [" & ".join(_tex_cell(cell) for cell in row) + r" \\" for row in part.rows]
+    lines += [r"\bottomrule", r"\end{tabular}\par}"]
+    lines += [rf"{{\scriptsize\noindent {tex_escape(note)}\par}}" for note in sheet.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _tex_cell(cell: Cell) -> str:
+    text = tex_escape(cell.text)
+    if text and cell.style == "best":
+        text = rf"\textbf{{{text}}}"
+    if text and cell.style == "paper":
+        text = rf"\emph{{{text}}}"
+    if cell.interval:
+        # The braces keep LaTeX from reading [..] as the optional length of a line break.
+        text = rf"\shortstack{{{text}\\{{\tiny {tex_escape(cell.interval)}}}}}"
+    return text
+
+
+# --- writing --------------------------------------------------------------------------------
+
+
+def csv_text(frame: pd.DataFrame, decimals: Mapping[str, int]) -> str:
+    """The frame as csv; the named columns with fixed decimals, so that files are byte-stable."""
+    texts = frame.copy()
+    for name, places in decimals.items():
+        values = frame[name].astype(float)
+        texts[name] = ["" if math.isnan(v) else number(v, places) for v in values]
+    return texts.to_csv(index=False, lineterminator="\n")
+
+
+def write(
+    frame: pd.DataFrame, decimals: Mapping[str, int], sheet: Sheet, *paths: str | Path
+) -> None:
+    """Writes a table to each path, in the format of its suffix (.csv, .md, .tex), atomically.
+
+    Args:
+        frame: the long table (csv).
+        decimals: fixed decimals per column of the csv.
+        sheet: the table to read (md, tex).
+        *paths: where to.
+
+    Raises:
+        NsvitError: another suffix.
+    """
+    for path in paths:
+        suffix = Path(path).suffix
+        if suffix not in (".csv", ".md", ".tex"):
+            raise NsvitError(f"{path}: tables are written as .csv, .md or .tex")
+        if suffix == ".csv":
+            artifacts.write_text(path, csv_text(frame, decimals))
+        else:
+            artifacts.write_text(path, markdown(sheet) if suffix == ".md" else tex(sheet))

@@ -1,0 +1,189 @@
+"""Records as `evaluate` writes them, drawn instead of computed. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from nsvit import artifacts, config, specs
+from nsvit.statistics import ALEXNET_ERRORS
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = [f"n{i:08d}" for i in range(10)]
+#: Chance of being right: model, then what each arm adds.
+SKILL = {
+    "clean": 0.84,
+    "fgsm_1": 0.74,
+    "fgsm_2": 0.66,
+    "fgsm_4": 0.50,
+    "fgsm_8": 0.31,
+    "a": 0.18,
+    "c": 0.55,
+    "v2": 0.73,
+    "r": 0.26,
+    "sketch": 0.21,
+    "stylized": 0.18,
+}
+ARM_GAIN = {"none": 0.0, "plain": 0.005, "random": -0.01, "nullspace": 0.02}
+MODEL_GAIN = {"vit_s": 0.0, "vit_b": 0.03, "vit_s_wrong_norm": -0.10}
+
+
+def experiment() -> config.Experiment:
+    """The default config, with few resamples."""
+    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    raw["statistics"] = {"confidence": 0.95, "resamples": 400, "seed": 0}
+    return config.validate(raw)
+
+
+def table_spec() -> specs.TableSpec:
+    """The spec of the tables of the default config."""
+    return specs.table(experiment())
+
+
+def run_records(
+    model: str,
+    arm: str,
+    seed: int,
+    conditions: dict[str, config.ConditionConfig],
+    images: int = 60,
+    corrupted: int = 10,
+    number: int = -1,
+    gain: float = 0.0,
+) -> pd.DataFrame:
+    """The records of one run: each picture has a difficulty of its own, shared by all runs."""
+    rng = np.random.default_rng([len(model), len(arm), seed, number + 1])
+    parts = []
+    for slug, condition in conditions.items():
+        difficulty = np.random.default_rng(len(condition.set)).random(images)
+        gains = ARM_GAIN.get(arm, 0.0) + MODEL_GAIN.get(model, 0.0) + gain
+        skill = SKILL.get(slug, 0.5) + gains + 0.01 * rng.standard_normal()
+        cells = (
+            [(c, s) for c in ALEXNET_ERRORS for s in range(1, 6)]
+            if condition.metric == "corruption_error"
+            else [("", 0)]
+        )
+        count = corrupted if len(cells) > 1 else images
+        for corruption, severity in cells:
+            level = skill + 0.06 * (3 - severity if severity else 0)
+            noise = 0.15 * rng.standard_normal(count)
+            correct = difficulty[:count] + noise < level
+            prefix = f"{corruption}/{severity}/" if corruption else ""
+            names = [f"{prefix}{CLASSES[i % 10]}/{i:05d}.png" for i in range(count)]
+            labels = np.arange(count) % 10
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "model": model,
+                        "arm": arm,
+                        "seed": seed,
+                        "round": number,
+                        "condition": slug,
+                        "set": condition.set,
+                        "corruption": corruption,
+                        "severity": np.int8(severity),
+                        "attack": condition.attack.name if condition.attack else "",
+                        "radius": condition.attack.radius if condition.attack else "",
+                        "sample": names,
+                        "label": labels,
+                        "prediction": np.where(correct, labels, (labels + 1) % 10),
+                        "correct": correct,
+                        "confidence": np.float32(0.7),
+                        "label_probability": np.float32(0.5),
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def write_records(
+    folder: Path, exp: config.Experiment, images: int = 60, corrupted: int = 10
+) -> list[Path]:
+    """One parquet file for every run of an experiment, as `evaluate` writes them."""
+    paths = []
+    for model, arm, seed in exp.runs():
+        frame = run_records(model, arm, seed, exp.evaluate.conditions, images, corrupted)
+        path = folder / model / arm / f"seed{seed}.parquet"
+        artifacts.write_parquet(path, frame, artifacts.provenance("records", {}))
+        paths.append(path)
+    return paths
+
+
+def influence_frame(model: str, blocks: int = 4, draws: int = 3, images: int = 40) -> pd.DataFrame:
+    """What `influence` writes: learned noise moves little, its controls much, deep blocks less."""
+    parts = []
+    for block in range(blocks):
+        for draw in range(draws):
+            rng = np.random.default_rng([len(model), block, draw])
+            norm = float(60 + 40 * block + 5 * rng.random())
+            for noise, keep in [("learned", 0.92), ("permuted", 0.45), ("gaussian", 0.5)]:
+                agree = rng.random(images) < keep + (1 - keep) * block / blocks
+                scale = (1 - keep) * 10 / (1 + block)
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "model": model,
+                            "block": block,
+                            "draw": draw,
+                            "noise": noise,
+                            "sample": [f"{CLASSES[i % 10]}/{i:05d}.png" for i in range(images)],
+                            "agree": agree,
+                            "logit_distance": scale * rng.gamma(4.0, 0.25, images),
+                            "probability_distance": np.where(agree, 0.02, 0.9) * rng.random(images),
+                            "norm": norm,
+                            "limit": 3.0,
+                            "steps": 0 if block == blocks - 1 else 90 - 20 * block,
+                            "epsilon_met": not (block == 0 and draw == 1),
+                        }
+                    )
+                )
+    return pd.concat(parts, ignore_index=True)
+
+
+def history(model: str, arm: str, seed: int, rounds: int = 8, steps: int = 20) -> dict[str, object]:
+    """What `finetune` writes as history.json."""
+    noisy = arm in ("random", "nullspace")
+    trained = 0 if arm == "none" else rounds
+    rows = [
+        {
+            "round": r,
+            "step": r * steps,
+            "dev_accuracy": 0.84 + 0.002 * r,
+            "dev_loss": 0.5,
+            "loss_clean": 0.4 if r else None,
+            "loss_noisy": 0.6 if r else None,
+            "noise_norm": (90.0 if r == 1 else 60.0 + 3 * r) if r and noisy else None,
+            "noise_steps": 80 + r if r and noisy else None,
+            "noise_distance": 0.029 if r and noisy else None,
+            "epsilon_met": r != 3 if r and noisy else None,
+            "noise_seconds": 3.25 if r and noisy else 0.0 if r else None,
+            "train_seconds": 1.5 if r else None,
+        }
+        for r in range(trained + 1)
+    ]
+    spec = {"model": model, "arm": arm, "seed": seed}
+    content = artifacts.provenance("history", spec, seed=seed)
+    return {**content, "rounds": rows, "selected": trained}
+
+
+def dynamics_records(
+    exp: config.Experiment, model: str, rounds: int = 8, images: int = 60, corrupted: int = 4
+) -> pd.DataFrame:
+    """What `dynamics` writes: every round of one run, improving quickly at first."""
+    spec = specs.dynamics(exp, model, "nullspace")
+    parts = [
+        run_records(
+            model,
+            "nullspace",
+            0,
+            dict(spec.conditions),
+            images,
+            corrupted,
+            number,
+            0.08 * (1 - 0.5**number),
+        )
+        for number in range(rounds + 1)
+    ]
+    return pd.concat(parts, ignore_index=True)
