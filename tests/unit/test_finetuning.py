@@ -171,7 +171,7 @@ def interrupted(
     at_round: int,
 ) -> None:
     """Runs until the given round has made its noise, then dies."""
-    original = nsvit.finetune.round_noise
+    original = nsvit.finetuning.round_noise
 
     def dies(model: PixelModel, train: ImageSet, of: FinetuneSpec, number: int) -> Any:
         if number == at_round:
@@ -208,7 +208,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     if damage == "half a round":
         (last / "state.json").unlink()
     trained = []
-    original = nsvit.finetune.batch_positions
+    original = nsvit.finetuning.batch_positions
     monkeypatch.setattr(
         nsvit.finetune,
         "batch_positions",
