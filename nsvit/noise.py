@@ -132,8 +132,8 @@ def learn_noise(
     Args:
         model: in any mode; computed in evaluation mode with frozen weights, both restored.
         images_or_loader: pool (n, 3, H, W), float in [0, 1] or uint8, visited in order and
-            cyclically in batches of `config.batch_size`; or a `Pool`; or an iterable of batches (or of
-            tuples that begin with one), iterated again whenever it ends.
+            cyclically in batches of `config.batch_size`; or a `Pool`; or an iterable of batches
+            (or of tuples that begin with one), iterated again whenever it ends.
         config: limit, lr, weight_decay, epsilon, max_steps, batch_size and loss.
         block: injection point.
         generator: CPU generator of the start.

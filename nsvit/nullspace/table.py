@@ -12,7 +12,6 @@ from nsvit.config import local_dir
 from nsvit.models import PixelModel, build, load_model
 from nsvit.nullspace.basis import NullspaceBasis, nullspace_basis
 
-
 GUARANTEED = (
     "columns", "width", "guaranteed_nullity", "patches", "guaranteed_nullity_per_image",
 )  # fmt: skip
