@@ -190,20 +190,20 @@ def test_markdown_is_a_table_with_notes(frame: pd.DataFrame, spec: TableSpec) ->
 def test_tex_is_balanced(frame: pd.DataFrame, spec: TableSpec) -> None:
     text = tables.tex(tables.table1_sheet(frame, spec))
     assert text.isascii()
-    plain = text.replace("\\{", "").replace("\\}", "")
+    plain = re.sub(r"\\\\|\\[{}]", "", text)
     assert plain.count("{") == plain.count("}")
     rows = [line for line in text.splitlines() if line.endswith(r" \\") and " & " in line]
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(spec.conditions) + 2}
-    assert not re.search(r"(?<!\\)[%#_](?!.*made by|\s*Made)", "".join(rows))
+    assert not re.search(r"(?<!\\)[%#_]", "".join(rows))
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 1
 
 
 @pytest.mark.parametrize("character", list("\\&%$#_{}~^"))
 def test_tex_escapes(character: str) -> None:
     sheet = tables.Sheet("t", ("a",), (tables.Part("", ((tables.Cell(f"x{character}y"),),)),))
-    row = tables.tex(sheet).splitlines()[6]
-    assert f"x{character}y" not in row or character == "\\"
+    row = next(line for line in tables.tex(sheet).splitlines() if line.startswith("x"))
     assert row.startswith("x\\")
+    assert row.endswith(r"y \\")
 
 
 def test_markdown_escapes_pipes() -> None:
