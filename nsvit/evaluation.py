@@ -146,6 +146,42 @@ def dynamics(
     return pd.concat(frames, ignore_index=True)
 
 
+# --- verbs ----------------------------------------------------------------------------------
+
+
+def run(
+    spec: EvaluateSpec,
+    model: PixelModel,
+    sets: Mapping[str, ImageSet],
+    out: str | Path,
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """The verb `evaluate`: the records of one finished run, as parquet."""
+    frame = evaluate(model, sets, spec)
+    _write(frame, spec, out, inputs)
+
+
+def run_dynamics(
+    spec: DynamicsSpec,
+    run_folder: str | Path,
+    sets: Mapping[str, ImageSet],
+    out: str | Path,
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """The verb `dynamics`: the records of every round of one run, as parquet."""
+    frame = dynamics(run_folder, sets, spec)
+    _write(frame, spec, out, inputs)
+
+
+def _write(
+    frame: pd.DataFrame, spec: EvaluateSpec, out: str | Path, inputs: Sequence[str | Path]
+) -> None:
+    texts = ("model", "arm", "condition", "set", "corruption", "attack", "radius", "sample")
+    frame = frame.astype(dict.fromkeys(texts, "category"))
+    sidecar = artifacts.provenance("records", spec.model_dump(mode="json"), inputs, spec.seed)
+    artifacts.write_parquet(out, frame, sidecar)
+
+
 # --- what is read once ----------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Training augmentations. Every picture has a random stream of its own, so the result does not
-depend on the batch it is in."""
+depend on the batch it is in.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ def _jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Te
 def imagenet_augmentation(
     pictures: Iterable[Image.Image], size: tuple[int, int], *seed_parts: object
 ) -> Tensor:
-    """timm's recipe: random resized crop, flip, rand-m9-mstd0.5-inc1, erasing of 0.25.
+    """Timm's recipe: random resized crop, flip, rand-m9-mstd0.5-inc1, erasing of 0.25.
 
     Differs from the authors' code: erasing fills with noise around the mean colour and the
     result is clipped, so pixels stay in [0, 1] (theirs: N(0, 1) in pixel space, METHOD.md

@@ -21,7 +21,8 @@ Points = npt.NDArray[np.float64]
 
 class Material(IntEnum):
     """What a part is made of. A hole shows the background; dark and light are the same
-    everywhere (wheels, eyes, windows), the others take the colours of the picture."""
+    everywhere (wheels, eyes, windows), the others take the colours of the picture.
+    """
 
     HOLE = 0
     MAIN = 1
