@@ -160,9 +160,7 @@ def sidecar_path(path: str | Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def write_tensors(
-    path: str | Path, tensors: Mapping[str, Any], sidecar: Mapping[str, Any]
-) -> None:
+def write_tensors(path: str | Path, tensors: Mapping[str, Any], sidecar: Mapping[str, Any]) -> None:
     """Writes named arrays (numpy, or torch tensors on any device) and their sidecar.
 
     The sidecar is written last: a tensor file without one is an interrupted write.

@@ -382,7 +382,7 @@ class Experiment(Section):
         try:
             return FinetuneConfig.model_validate(merged)
         except ValidationError as error:
-            raise ValueError(_describe(error, f"arms.{arm}.overrides")) from None
+            raise ValueError(describe(error, f"arms.{arm}.overrides")) from None
 
     def runs(self) -> list[tuple[str, str, int]]:
         """Every (model, arm, seed) of the experiment, in table order."""
@@ -416,7 +416,7 @@ def validate(raw: dict[str, Any], source: str = "config") -> Experiment:
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
-        raise NsvitError(_describe(error, source)) from None
+        raise NsvitError(describe(error, source)) from None
 
 
 def load(path: str | Path) -> Experiment:
@@ -436,7 +436,8 @@ def load(path: str | Path) -> Experiment:
     return validate(raw, str(path))
 
 
-def _describe(error: ValidationError, source: str) -> str:
+def describe(error: ValidationError, source: str) -> str:
+    """A validation error for people: each problem with its key, value and what is allowed."""
     lines = [f"{source}: {error.error_count()} problem(s)"]
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "(top level)"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
@@ -20,6 +20,10 @@ from torch import Tensor, nn
 from nsvit import artifacts
 from nsvit.config import local_dir
 from nsvit.errors import NsvitError
+from nsvit.specs import PrepareSpec
+
+if TYPE_CHECKING:
+    from nsvit.data.layouts import ImageSet
 
 
 class PixelModel(nn.Module):
@@ -136,10 +140,10 @@ def inject(model: PixelModel, noise: Tensor, block: int = 0) -> Iterator[None]:
 
         handle = model.net.patch_embed.register_forward_hook(add_to_patches)  # type: ignore[union-attr, operator]
     else:
-        prefix = int(model.net.num_prefix_tokens)  # type: ignore[arg-type]
 
         def add_to_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             tokens = args[0]
+            prefix = _prefix_tokens(model, tokens, noise, block)
             return torch.cat([tokens[:, :prefix], tokens[:, prefix:] + noise], dim=1), *args[1:]
 
         handle = model.blocks[block].register_forward_pre_hook(add_to_input)
@@ -147,6 +151,21 @@ def inject(model: PixelModel, noise: Tensor, block: int = 0) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _prefix_tokens(model: PixelModel, tokens: Tensor, noise: Tensor, block: int) -> int:
+    """Class and register tokens before the patch tokens at the input of a block.
+
+    Counted on the tokens, since some models (CaiT, ConViT) add their class token between blocks.
+    """
+    prefix = tokens.shape[1] - noise.shape[1]
+    if tokens.ndim != 3 or not 0 <= prefix <= int(model.net.num_prefix_tokens):  # type: ignore[arg-type]
+        raise NsvitError(
+            f"model {model.architecture!r}: block {block} gets tokens of shape "
+            f"{tuple(tokens.shape)}, to which noise of shape {tuple(noise.shape)} cannot be added "
+            "(patch dropout, windows or merged tokens?)"
+        )
+    return prefix
 
 
 def check_noise_shape(model: PixelModel, noise: Tensor, block: int) -> None:
@@ -220,7 +239,8 @@ def load_model(
 
     Args:
         name_or_path: what to load.
-        mean, std: pixels; None takes what the checkpoint says.
+        mean: per channel, in pixels; None takes what the checkpoint says.
+        std: likewise.
         pretrained: False leaves a timm model at its random initialisation.
         **timm_kwargs: passed to `timm.create_model`.
 
@@ -228,7 +248,7 @@ def load_model(
         NsvitError: nothing is there, or the weights do not fit the architecture.
     """
     if str(name_or_path).endswith(".safetensors"):
-        return _load_checkpoint(Path(name_or_path))
+        return _load_checkpoint(Path(name_or_path), mean, std)
     name = str(name_or_path)
     architecture, model_args = name, dict(timm_kwargs)
     folder = local_dir(name)
@@ -241,9 +261,8 @@ def load_model(
             raise NsvitError(f"{folder}: no model.safetensors beside config.json")
     try:
         net = timm.create_model(name, pretrained=pretrained, **timm_kwargs)
-    except Exception as error:  # noqa: BLE001 - timm and its hub raise many types
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NsvitError(f"model {name!r} cannot be loaded: {reason}") from None
+    except Exception as error:  # timm and its hub raise many types
+        raise NsvitError(f"model {name!r} cannot be loaded: {_reason(error)}") from None
     known = net.pretrained_cfg
     model_args.setdefault("num_classes", int(net.num_classes))
     return PixelModel(net, mean or known["mean"], std or known["std"], architecture, model_args)
@@ -265,9 +284,12 @@ def save_model(model: PixelModel, path: str | Path, sidecar: Mapping[str, Any]) 
     artifacts.write_tensors(path, state, {**sidecar, "kind": "model", "model": model_spec(model)})
 
 
-def _load_checkpoint(path: Path) -> PixelModel:
+def _load_checkpoint(
+    path: Path, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> PixelModel:
     tensors, sidecar = artifacts.read_tensors(path, "model")
-    model = build(**sidecar["model"])
+    spec = sidecar["model"]
+    model = build(**{**spec, "mean": mean or spec["mean"], "std": std or spec["std"]})
     load_weights(model, {name: torch.from_numpy(value) for name, value in tensors.items()}, path)
     return model
 
@@ -281,10 +303,17 @@ def load_weights(model: PixelModel, state: Mapping[str, Tensor], source: str | P
     try:
         model.net.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
-        detail = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
         raise NsvitError(
-            f"{source}: weights do not fit architecture {model.architecture!r}: {detail}"
+            f"{source}: architecture {model.architecture!r}: {_reason(error)}"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error that says something: torch names the weights below a heading."""
+    first, *rest = str(error).splitlines() or [type(error).__name__]
+    if "Error(s) in loading state_dict" in first:
+        return "weights do not fit: " + "; ".join(line.strip() for line in rest[:3])
+    return first
 
 
 def save_local_dir(model: PixelModel, folder: str | Path) -> None:
@@ -309,3 +338,31 @@ def save_local_dir(model: PixelModel, folder: str | Path) -> None:
     known = {k: model.net.pretrained_cfg.get(k) for k in ("first_conv", "classifier")}
     config = {**head, "pretrained_cfg": {**known, **shown, "num_classes": model.num_classes}}
     artifacts.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def prepare(spec: PrepareSpec, pictures: ImageSet, out: str | Path) -> PixelModel:
+    """Loads a model under test, checks it against the pictures and stores it as a checkpoint.
+
+    Args:
+        spec: which model, and the mean and std it is read with.
+        pictures: the training set, for its classes.
+        out: the checkpoint; the sidecar beside it says where the model came from.
+
+    Raises:
+        NsvitError: the model cannot be loaded, has another number of classes than the pictures,
+            or is not a plain ViT with a linear patch embedding.
+    """
+    source = spec.model
+    model = load_model(
+        source.timm, source.mean, source.std, source.pretrained, **_from_json(source.model_args)
+    )
+    if model.num_classes != len(pictures.classes):
+        raise NsvitError(
+            f"models.{spec.name}: {model.num_classes} classes, but the pictures in "
+            f"{pictures.root} have {len(pictures.classes)}"
+        )
+    model.token_shape  # noqa: B018 - refuses models without a linear patch embedding
+    folder = source.folder
+    inputs = [] if folder is None else [folder / "config.json", folder / "model.safetensors"]
+    save_model(model, out, artifacts.provenance("model", spec.model_dump(), inputs))
+    return model

@@ -54,7 +54,7 @@ def seeded(*parts: object) -> Iterator[None]:
     try:
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.random.default_generator.manual_seed(seed)
+        torch.manual_seed(seed)
         yield
     finally:
         random.setstate(states[0])
@@ -82,8 +82,10 @@ def device(name: str | None = None) -> torch.device:
 
 
 def prepare(threads: int | None = None) -> None:
-    """Makes torch deterministic and bounds its threads (results do not depend on it bit for bit
-    only while the number of threads is the same; the rules fix it)."""
+    """Makes torch deterministic and bounds its threads.
+
+    Results are bit-identical only for the same number of threads; the rules fix it.
+    """
     import torch
 
     if threads:

@@ -26,6 +26,7 @@ class RenderSpec(Section):
     kind: Slug
     menagerie: c.MenagerieConfig
     set: c.SetConfig
+    val_path: str
 
 
 class ScanSpec(Section):
@@ -121,7 +122,9 @@ def render(exp: c.Experiment, name: str) -> RenderSpec:
     """The spec of `render`."""
     if exp.data.menagerie is None:
         raise NsvitError("data.menagerie is not in the config: its sets are read, not drawn")
-    return RenderSpec(kind=name, menagerie=exp.data.menagerie, set=exp.data.sets[name])
+    sets = exp.data.sets
+    val = sets["val"].path if "val" in sets else "val"
+    return RenderSpec(kind=name, menagerie=exp.data.menagerie, set=sets[name], val_path=val)
 
 
 def scan(exp: c.Experiment, name: str) -> ScanSpec:

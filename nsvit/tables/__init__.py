@@ -10,6 +10,7 @@ from nsvit.tables.nullity import nullity_sheet, table_nullity
 from nsvit.tables.records import read_records, read_scores
 from nsvit.tables.runs import runs_sheet, table_runs
 from nsvit.tables.sheet import Cell, Part, Sheet, csv_text, markdown, tex, write
+from nsvit.tables.verbs import write_influence, write_nullity, write_runs, write_table1
 
 __all__ = [
     "Cell",
@@ -30,4 +31,8 @@ __all__ = [
     "table_runs",
     "tex",
     "write",
+    "write_influence",
+    "write_nullity",
+    "write_runs",
+    "write_table1",
 ]

@@ -1,0 +1,56 @@
+# make: set up and run the main job. make help: everything else.
+.DEFAULT_GOAL := run
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= config/config.yaml
+SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --cores all
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help setup run test lint format pretrain schema bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: setup ## set up .venv and run the main job (CONFIG=config/smoke.yaml for another)
+	$(SNAKEMAKE) --configfile $(CONFIG)
+
+setup: $(VENV)/.run ## the virtual environment alone (PYTHON=python3.12 for another interpreter)
+
+test: $(VENV)/.dev ## every test
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(VENV)/.dev ## formatting, style, types, layers of imports (the workflow is linted by a test)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow
+
+format: $(VENV)/.dev ## format everything
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+pretrain: setup ## train the shipped weights from scratch, into results/menagerie/pretrained
+	$(SNAKEMAKE) --configfile $(CONFIG) pretrain
+
+schema: setup ## write config/schema.json from nsvit/config.py
+	$(BIN)/nsvit config-schema --out config/schema.json
+
+clean: ## remove results and the environment
+	rm -rf $(VENV) .snakemake
+	find results -mindepth 1 -not -name README.md -delete
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nsvit needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(INSTALL) -e '.[dev]'
+	@touch $@

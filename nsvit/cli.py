@@ -1,0 +1,319 @@
+"""The command line: one verb per rule, plus a few for people. No logic, imports on first use.
+
+Every verb of a rule takes the rule's spec as JSON and the paths of its inputs and outputs, so
+that what a rule did can be repeated by hand from its log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from nsvit import config, runtime, specs
+from nsvit.errors import NsvitError
+
+log = logging.getLogger("nsvit")
+
+S = TypeVar("S", bound=config.Section)
+Args = argparse.Namespace
+
+
+def _spec(cls: type[S], args: Args) -> S:
+    try:
+        return cls.model_validate_json(args.spec)
+    except ValidationError as error:
+        raise NsvitError(config.describe(error, "--spec")) from None
+
+
+# --- data -----------------------------------------------------------------------------------
+
+
+def render(args: Args) -> None:
+    """Draw one set of the embedded benchmark."""
+    from nsvit.data.menagerie import render_to
+
+    spec = _spec(specs.RenderSpec, args)
+    render_to(spec, args.root, args.classes, args.out, processes=args.processes)
+
+
+def scan(args: Args) -> None:
+    """List and check the pictures of one set on disk."""
+    from nsvit.data import layouts
+
+    layouts.write_index(_spec(specs.ScanSpec, args), args.out)
+
+
+def contact_sheet(args: Args) -> None:
+    """Draw the contact sheet of one set."""
+    from nsvit.data import layouts, sheets
+
+    sheets.contact_sheet(layouts.open_set(args.index), args.out)
+
+
+# --- models and their nullspace --------------------------------------------------------------
+
+
+def pretrain_model(args: Args) -> None:
+    """Train one model from scratch."""
+    from nsvit import pretrain
+    from nsvit.data import layouts
+
+    runtime.prepare(args.threads)
+    spec = _spec(specs.PretrainSpec, args)
+    split = spec.split
+    train, dev = layouts.split_dev(layouts.open_set(args.train), split.dev_images, split.seed)
+    pretrain.pretrain(spec, train, dev, layouts.open_set(args.val), args.out.parent)
+
+
+def prepare_model(args: Args) -> None:
+    """Load, check and store one model under test."""
+    from nsvit import models
+    from nsvit.data import layouts
+
+    spec = _spec(specs.PrepareSpec, args)
+    models.prepare(spec, layouts.open_set(args.index), args.out)
+
+
+def nullspace(args: Args) -> None:
+    """Compute and demonstrate the exact nullspace of the patch embedding."""
+    from nsvit import models
+    from nsvit import nullspace as exact
+    from nsvit.data import layouts
+
+    runtime.prepare(args.threads)
+    model = models.load_model(args.model).to(runtime.device())
+    spec = _spec(specs.NullspaceSpec, args)
+    exact.run(spec, model, layouts.open_set(args.index), args.out, inputs=[args.model])
+
+
+def nullity(args: Args) -> None:
+    """Tabulate the nullity that timm's architectures have by their shape."""
+    from nsvit import nullspace as exact
+
+    spec = _spec(specs.NullitySpec, args)
+    exact.write_nullity(spec, args.out)
+
+
+# --- noise ----------------------------------------------------------------------------------
+
+
+def learn_noise(args: Args) -> None:
+    """Learn approximate nullspace noise at every block."""
+    from nsvit import influence, models
+    from nsvit.data import layouts
+
+    runtime.prepare(args.threads)
+    model = models.load_model(args.model).to(runtime.device())
+    spec = _spec(specs.InfluenceSpec, args)
+    influence.run_learn(spec, model, layouts.open_set(args.index), args.out, inputs=[args.model])
+
+
+def influence(args: Args) -> None:
+    """Measure learned, permuted and Gaussian noise on held-out pictures."""
+    from nsvit import influence, models
+    from nsvit.data import layouts
+
+    runtime.prepare(args.threads)
+    model = models.load_model(args.model).to(runtime.device())
+    spec = _spec(specs.InfluenceSpec, args)
+    train = layouts.open_set(args.index)
+    influence.run_measure(spec, model, train, args.noise, args.out, inputs=[args.model])
+
+
+# --- finetuning and evaluation --------------------------------------------------------------
+
+
+def finetune(args: Args) -> None:
+    """Finetune one model with one arm and one seed."""
+    from nsvit import finetuning, models
+    from nsvit.data import layouts
+
+    runtime.prepare(args.threads)
+    spec = _spec(specs.FinetuneSpec, args)
+    split = spec.split
+    train, dev = layouts.split_dev(layouts.open_set(args.index), split.dev_images, split.seed)
+    model = models.load_model(args.model)
+    finetuning.finetune(model, train, dev, spec, args.out.parent, inputs=[args.model, args.index])
+
+
+def evaluate(args: Args) -> None:
+    """Evaluate one run under every condition."""
+    from nsvit import evaluation, models
+    from nsvit.data import layouts
+
+    runtime.prepare(args.threads)
+    spec = _spec(specs.EvaluateSpec, args)
+    model = models.load_model(args.model).to(runtime.device())
+    sets = {s.name: s for s in map(layouts.open_set, args.indices)}
+    evaluation.run(spec, model, sets, args.out, inputs=[args.model, *args.indices])
+
+
+def dynamics(args: Args) -> None:
+    """Evaluate every round of one run on subsets."""
+    from nsvit import evaluation
+    from nsvit.data import layouts
+
+    runtime.prepare(args.threads)
+    spec = _spec(specs.DynamicsSpec, args)
+    sets = {s.name: s for s in map(layouts.open_set, args.indices)}
+    evaluation.run_dynamics(spec, args.run.parent, sets, args.out, inputs=[args.run, *args.indices])
+
+
+# --- tables and figures ---------------------------------------------------------------------
+
+
+def table1(args: Args) -> None:
+    """Make the main table from records."""
+    from nsvit import tables
+
+    tables.write_table1(args.records, _spec(specs.TableSpec, args), args.out)
+
+
+def table_nullity(args: Args) -> None:
+    """Make the table of ranks and nullities."""
+    from nsvit import tables
+
+    spec = _spec(specs.TableSpec, args)
+    tables.write_nullity(args.nullity, args.nullspaces, spec, args.out)
+
+
+def table_runs(args: Args) -> None:
+    """Make the table of finetuning runs."""
+    from nsvit import tables
+
+    tables.write_runs(args.histories, _spec(specs.TableSpec, args), args.out)
+
+
+def table_influence(args: Args) -> None:
+    """Make the table of noise at every block."""
+    from nsvit import tables
+
+    tables.write_influence(args.influences, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_nullspace(args: Args) -> None:
+    """Draw the example of exact nullspace noise."""
+    from nsvit import figures
+
+    figures.write_nullspace(args.nullspace, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_influence(args: Args) -> None:
+    """Draw agreement and norm of noise at every block."""
+    from nsvit import figures
+
+    figures.write_influence(args.influences, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_dynamics(args: Args) -> None:
+    """Draw the training dynamics."""
+    from nsvit import figures
+
+    spec = _spec(specs.TableSpec, args)
+    figures.write_dynamics(args.records, args.histories, spec, args.out)
+
+
+# --- for people -----------------------------------------------------------------------------
+
+
+def check_config(args: Args) -> None:
+    """Check a configuration file without running anything."""
+    experiment = config.load(args.config)
+    log.info("%s: good, %d runs", args.config, len(experiment.runs()))
+
+
+def config_schema(args: Args) -> None:
+    """Write the JSON schema of the configuration."""
+    from nsvit import artifacts
+
+    artifacts.write_text(args.out, config.schema_text())
+
+
+# --- the parser -----------------------------------------------------------------------------
+
+#: Verbs of rules: what each takes beside --spec and --out. A trailing + takes several paths.
+RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
+    render: ("root", "classes"),
+    scan: (),
+    contact_sheet: ("index",),
+    pretrain_model: ("train", "val"),
+    prepare_model: ("index",),
+    nullspace: ("model", "index"),
+    nullity: (),
+    learn_noise: ("model", "index"),
+    influence: ("model", "index", "noise"),
+    finetune: ("model", "index"),
+    evaluate: ("model", "indices+"),
+    dynamics: ("run", "indices+"),
+    table1: ("records+",),
+    table_nullity: ("nullity", "nullspaces+"),
+    table_runs: ("histories+",),
+    table_influence: ("influences+",),
+    figure_nullspace: ("nullspace",),
+    figure_influence: ("influences+",),
+    figure_dynamics: ("records+", "histories+"),
+}
+
+
+def verb_name(function: Callable[[Args], None]) -> str:
+    """The verb of a function; rules have the same name with underscores."""
+    return function.__name__.replace("_", "-")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="nsvit",
+        description="Approximate nullspace augmented finetuning: the verbs behind the workflow. "
+        "Most people run `snakemake --cores all`; a rule's log shows its verb's full command.",
+    )
+    top.add_argument("--verbose", action="store_true", help="log details")
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def add(function: Callable[[Args], Any]) -> argparse.ArgumentParser:
+        text = (function.__doc__ or "").splitlines()[0]
+        sub = verbs.add_parser(verb_name(function), help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    for function, paths in RULE_VERBS.items():
+        sub = add(function)
+        if function is not contact_sheet:
+            sub.add_argument("--spec", required=True, metavar="JSON", help="the rule's params.spec")
+        for name in paths:
+            several = {"nargs": "+"} if name.endswith("+") else {}
+            sub.add_argument(f"--{name.rstrip('+')}", type=Path, required=True, **several)  # type: ignore[arg-type]
+        sub.add_argument("--out", type=Path, required=True)
+        sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
+        sub.add_argument("--processes", type=int, default=1, help="processes that draw pictures")
+    add(check_config).add_argument("config", type=Path)
+    add(config_schema).add_argument("--out", type=Path, default=Path("config/schema.json"))
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns 0, or 1 after an error that the user can fix."""
+    args = parser().parse_args(arguments)
+    runtime.setup_logging(args.verbose)
+    if not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
+        log.info("%s", shlex.join(["nsvit", *(arguments or sys.argv[1:])]))
+    try:
+        args.function(args)
+    except NsvitError as error:
+        log.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        log.error("interrupted; what is finished is kept")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

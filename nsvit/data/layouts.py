@@ -1,0 +1,325 @@
+"""Image sets on disk: what is there, what it is called, and which part of it is used. No torch.
+
+A scan lists every picture of a set once, checks it, and writes an index; everything after reads
+the index. Row order: class, then path; in a corruption set, cells (corruption, severity) first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from nsvit import artifacts
+from nsvit.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from nsvit.errors import NsvitError
+from nsvit.runtime import progress, seed_for
+from nsvit.specs import ScanSpec
+
+#: Beside the class folders of published archives (ImageNet-A and -R carry a README.txt).
+_DOCUMENTS = re.compile(r"(readme|licen[cs]e)(\.\w+)?", re.IGNORECASE)
+
+Row = tuple[str, int, str, int]
+
+
+# --- scanning -------------------------------------------------------------------------------
+
+
+def scan(spec: ScanSpec) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Lists and checks the pictures of a set.
+
+    Returns:
+        frame: path (posix, relative to the set's folder), label (int64), corruption ("" if
+            none), severity (int8, 0 if none).
+        info: name, root, classes (wnids), names, allowed (class indices or None), resize, crop.
+
+    Raises:
+        NsvitError: names the folder or file that is missing, empty, unknown or not an image.
+    """
+    classes, names = read_classes(spec.classes)
+    root = Path(spec.root) / spec.set.path
+    if spec.set.layout == "corruption":
+        rows = _corruption_rows(root, classes, spec.set.restrict)
+    else:
+        rows = _class_rows(root, classes, spec.set.layout, spec.set.restrict)
+    for path, *_ in progress(rows, f"scan {spec.name}"):
+        check_image(root / path)
+    frame = pd.DataFrame(rows, columns=["path", "label", "corruption", "severity"])
+    frame = frame.astype({"label": np.int64, "severity": np.int8})
+    allowed = sorted({int(label) for label in frame["label"]}) if spec.set.restrict else None
+    info = {
+        "name": spec.name,
+        "root": str(root),
+        "classes": list(classes),
+        "names": list(names),
+        "allowed": allowed,
+        "resize": spec.set.resize,
+        "crop": spec.set.crop,
+    }
+    return frame, info
+
+
+def write_index(spec: ScanSpec, out: str | Path) -> None:
+    """Scans a set and writes its index (parquet, kind "index")."""
+    frame, info = scan(spec)
+    sidecar = artifacts.provenance(
+        "index", spec.model_dump(mode="json"), metrics={"pictures": len(frame)}
+    )
+    artifacts.write_parquet(out, frame, {**sidecar, "set": info})
+
+
+def read_classes(source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """WordNet ids and names of the classes, in class order.
+
+    Args:
+        source: a file with a line `wnid` or `wnid<TAB>name` per class, or 'imagenet-1k' (the
+            list that timm carries).
+
+    Raises:
+        NsvitError: no such file, nothing in it, or a class twice.
+    """
+    if source == "imagenet-1k":
+        return _imagenet_classes()
+    path = Path(source)
+    if not path.is_file():
+        raise NsvitError(f"{path}: no such classes file; write 'imagenet-1k' for ImageNet's")
+    lines = [line.split("\t") for line in path.read_text("utf-8").splitlines() if line.strip()]
+    wnids = tuple(line[0].strip() for line in lines)
+    if not wnids:
+        raise NsvitError(f"{path}: no classes in it")
+    twice = sorted({wnid for wnid in wnids if wnids.count(wnid) > 1})
+    if twice:
+        raise NsvitError(f"{path}: class {twice[0]!r} is listed twice")
+    return wnids, tuple(line[1].strip() if len(line) > 1 else line[0].strip() for line in lines)
+
+
+def _imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    # timm's files, found without importing timm (which would import torch).
+    found = importlib.util.find_spec("timm")
+    if found is None or not found.submodule_search_locations:
+        raise NsvitError("classes 'imagenet-1k': timm, which carries the list, is not installed")
+    info = Path(found.submodule_search_locations[0]) / "data" / "_info"
+    wnids = tuple((info / "imagenet_synsets.txt").read_text("utf-8").split())
+    lemmas = (info / "imagenet_synset_to_lemma.txt").read_text("utf-8").splitlines()
+    name = dict(line.split("\t", 1) for line in lemmas if "\t" in line)
+    return wnids, tuple(name[wnid].split(",")[0] for wnid in wnids)
+
+
+def _class_rows(
+    root: Path, classes: Sequence[str], layout: str, restrict: bool, prefix: str = ""
+) -> list[Row]:
+    """Rows of a folder of class folders, in class order."""
+    number = {wnid: i for i, wnid in enumerate(classes)}
+    folders: dict[int, Path] = {}
+    for folder in _folders(root):
+        label = _index_label(folder, len(classes)) if layout == "index" else number.get(folder.name)
+        if label is None:
+            raise NsvitError(f"{folder}: not a class folder (none of the {len(classes)} classes)")
+        if label in folders:
+            raise NsvitError(f"{folder}: class {label} has two folders, also {folders[label]}")
+        folders[label] = folder
+    if not folders:
+        raise NsvitError(f"{root}: empty, expected class folders with pictures")
+    absent = [wnid for i, wnid in enumerate(classes) if i not in folders]
+    if absent and not restrict:
+        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise NsvitError(
+            f"{root}: no folder for {len(absent)} of {len(classes)} classes ({shown}); complete "
+            "the set, or set `restrict: true` if it covers only some classes"
+        )
+    return [
+        (f"{prefix}{folders[label].name}/{name}", label, "", 0)
+        for label in sorted(folders)
+        for name in _files(folders[label])
+    ]
+
+
+def _index_label(folder: Path, classes: int) -> int | None:
+    return int(folder.name) if folder.name.isdecimal() and int(folder.name) < classes else None
+
+
+def _corruption_rows(root: Path, classes: Sequence[str], restrict: bool) -> list[Row]:
+    """Rows of corruption/severity/class folders; every cell must hold the same pictures."""
+    for folder in _folders(root):
+        if folder.name not in CORRUPTIONS + EXTRA_CORRUPTIONS:
+            raise NsvitError(f"{folder}: not one of the 15 corruptions ({', '.join(CORRUPTIONS)})")
+    rows: list[Row] = []
+    first: set[str] | None = None
+    for corruption in CORRUPTIONS:
+        for stray in _folders(root / corruption):
+            if stray.name not in {str(severity) for severity in SEVERITIES}:
+                raise NsvitError(f"{stray}: not a severity (1 to 5)")
+        for severity in SEVERITIES:
+            cell = root / corruption / str(severity)
+            found = _class_rows(cell, classes, "wnid", restrict)
+            paths = {row[0] for row in found}
+            first = paths if first is None else first
+            if paths != first:
+                raise NsvitError(
+                    f"{cell / min(paths ^ first)}: every corruption and severity must hold the "
+                    f"same pictures; this one differs from {root / CORRUPTIONS[0] / '1'}"
+                )
+            prefix = f"{corruption}/{severity}/"
+            rows += [(prefix + path, label, corruption, severity) for path, label, _, _ in found]
+    return rows
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise NsvitError(f"{root}: no such folder")
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            found.append(path)
+        elif not _DOCUMENTS.fullmatch(path.name):
+            raise NsvitError(f"{path}: a file where only folders are expected; remove it")
+    return found
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of the files of a class folder, sorted."""
+    names = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            raise NsvitError(f"{path}: a folder where only pictures are expected; remove it")
+        names.append(path.name)
+    if not names:
+        raise NsvitError(f"{folder}: empty, expected pictures")
+    return names
+
+
+def check_image(path: Path) -> None:
+    """Refuses a file that cannot be decoded.
+
+    JPEG is decoded at the lowest resolution, which still reads the whole file.
+
+    Raises:
+        NsvitError: naming the file.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (1, 1))
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise not_an_image(path, error) from None
+
+
+def not_an_image(path: Path, error: Exception) -> NsvitError:
+    """The error for a file that is not a whole image."""
+    reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+    return NsvitError(f"{path}: not an image ({reason}); remove or replace it")
+
+
+# --- sets in use ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Some or all pictures of a set.
+
+    Attributes:
+        name: slug of the set.
+        root: folder of the set.
+        frame: one row per picture (see `scan`).
+        classes, names: WordNet ids and names, in class order.
+        allowed: the classes predictions are restricted to, or None.
+        resize, crop: evaluation transform in pixels, or None.
+    """
+
+    name: str
+    root: Path
+    frame: pd.DataFrame
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    allowed: tuple[int, ...] | None = None
+    resize: int | None = None
+    crop: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class indices (n,)."""
+        return self.frame["label"].to_numpy(np.int64)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files, in row order."""
+        return [self.root / path for path in self.frame["path"]]
+
+    def subset(self, positions: Sequence[int] | npt.NDArray[np.integer]) -> ImageSet:
+        """The pictures at some positions, in that order."""
+        rows = self.frame.iloc[np.asarray(positions, dtype=np.int64)].reset_index(drop=True)
+        return replace(self, frame=rows)
+
+    def take(self, n: int) -> ImageSet:
+        """The first `n` pictures going round the classes: the first of each, the second, ...
+
+        In a corruption set, `n` of every corruption and severity, the same in every cell.
+        Fewer if there are fewer.
+        """
+        cells = self.frame.groupby(["corruption", "severity"], sort=False).ngroup()
+        turn = self.frame.groupby(["corruption", "severity", "label"], sort=False).cumcount()
+        order = np.lexsort((self.labels, turn.to_numpy(), cells.to_numpy()))
+        place = pd.Series(cells.to_numpy()[order]).groupby(cells.to_numpy()[order]).cumcount()
+        return self.subset(order[place.to_numpy() < n])
+
+
+def open_set(index: str | Path) -> ImageSet:
+    """The set an index describes.
+
+    Raises:
+        NsvitError: no such index, or damaged.
+    """
+    frame, sidecar = artifacts.read_parquet(index, "index")
+    info = sidecar["set"]
+    return ImageSet(
+        name=info["name"],
+        root=Path(info["root"]),
+        frame=frame,
+        classes=tuple(info["classes"]),
+        names=tuple(info["names"]),
+        allowed=None if info["allowed"] is None else tuple(info["allowed"]),
+        resize=info["resize"],
+        crop=info["crop"],
+    )
+
+
+def split_dev(image_set: ImageSet, dev_images: int, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Holds `dev_images` pictures out of a set: (the rest, the dev pictures), in row order.
+
+    Every class gives its share (largest remainders first); which pictures depends on the seed
+    and on how many each class has.
+
+    Raises:
+        NsvitError: the set has too few pictures.
+    """
+    labels = image_set.labels
+    if not 0 < dev_images < len(labels):
+        raise NsvitError(
+            f"set {image_set.name!r} has {len(labels)} pictures: cannot hold out {dev_images} of "
+            "them (data.dev_images) and train on the rest"
+        )
+    classes, counts = np.unique(labels, return_counts=True)
+    shares = dev_images * counts / len(labels)
+    quota = np.floor(shares).astype(int)
+    spare = dev_images - int(quota.sum())
+    quota[np.argsort(quota - shares, kind="stable")[:spare]] += 1
+    is_dev = np.zeros(len(labels), bool)
+    for label, count in zip(classes, quota, strict=True):
+        rng = np.random.default_rng(seed_for(seed, "dev", int(label)))
+        is_dev[rng.permutation(np.flatnonzero(labels == label))[:count]] = True
+    return image_set.subset(np.flatnonzero(~is_dev)), image_set.subset(np.flatnonzero(is_dev))

@@ -1,0 +1,89 @@
+"""What a finetuning draws: batches, noise and drop path, each a function of (seed, round, step).
+
+None of the seeds contains the arm, so that the arms of one seed are paired.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nsvit import runtime
+from nsvit.data.layouts import ImageSet
+from nsvit.data.loading import to_float
+from nsvit.errors import NsvitError
+from nsvit.models import PixelModel
+from nsvit.noise import Noise, learn_noise, random_noise
+from nsvit.pictures import KEEP_BYTES, Pictures, keep
+
+if TYPE_CHECKING:
+    from nsvit.specs import FinetuneSpec
+
+
+def batch_positions(count: int, batch_size: int, steps: int, seed: int, number: int) -> np.ndarray:
+    """The pictures of every global batch of a round: (steps, batch_size) positions.
+
+    A permutation of the training set by (seed, round), followed by further ones when the set is
+    smaller than the round. The arm is not among the seed's parts.
+    """
+    needed = steps * batch_size
+    parts: list[np.ndarray] = []
+    while sum(map(len, parts)) < needed:
+        seeds = runtime.seed_for(seed, "order", number, len(parts))
+        parts.append(np.random.default_rng(seeds).permutation(count))
+    return np.concatenate(parts)[:needed].reshape(steps, batch_size)
+
+
+def round_noise(
+    model: PixelModel, train: ImageSet, spec: FinetuneSpec, number: int
+) -> Noise | None:
+    """The noise of a round, or None for the kinds that train without.
+
+    Learned or shrunk on a fresh choice of `noise.pool` training pictures with the evaluation
+    transform; the choice and the start depend on (seed, round).
+
+    Raises:
+        NsvitError: predictions or loss are not numbers; names the run and the round.
+    """
+    if spec.kind in ("none", "plain"):
+        return None
+    config = spec.finetune
+    chosen = np.random.default_rng(runtime.seed_for(spec.seed, "pool", number))
+    pool = keep(train.subset(chosen.permutation(len(train))[: config.noise.pool]), KEEP_BYTES // 4)
+    images = Stream(pool, config.noise.batch_size) if pool.pixels is None else to_float(pool.pixels)
+    generator = runtime.generator(spec.seed, "noise", number)
+    try:
+        if spec.kind == "random":
+            return random_noise(
+                model, images, config.noise, config.random, block=config.block, generator=generator
+            )
+        return learn_noise(model, images, config.noise, block=config.block, generator=generator)
+    except NsvitError as error:
+        run = f"run {spec.model}/{spec.arm}/seed{spec.seed}"
+        raise NsvitError(f"{run}, round {number}: {error}") from None
+
+
+class Stream:
+    """A pool too large for memory, as batches of pixels, decoded again at every pass."""
+
+    def __init__(self, pictures: Pictures, batch_size: int) -> None:
+        self.pictures = pictures
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for images, _ in self.pictures.batches(self.batch_size, torch.device("cpu")):
+            yield images
+
+
+@contextlib.contextmanager
+def global_seed(device: torch.device, *parts: object) -> Iterator[None]:
+    """Seeds what draws from torch's global state (drop path, dropout) and restores it."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(runtime.seed_for(*parts))
+        yield

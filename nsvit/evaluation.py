@@ -1,0 +1,336 @@
+"""Evaluation: one row per picture and condition. Every number of the tables comes from these.
+
+The settings follow METHOD.md section 6, with one difference from the paper's single-machine
+evaluator: sets that list only some classes (ImageNet-A, -R) always restrict the prediction to
+those classes, as the paper's cluster evaluator did.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from nsvit import artifacts, runtime
+from nsvit.attacks import ATTACKS, Started, ThreatModel
+from nsvit.config import ConditionConfig, radius_value
+from nsvit.data.layouts import ImageSet
+from nsvit.errors import NsvitError
+from nsvit.models import PixelModel, frozen, load_model
+from nsvit.pictures import Pictures, check_fits, keep
+
+if TYPE_CHECKING:
+    from nsvit.specs import DynamicsSpec, EvaluateSpec
+
+log = logging.getLogger(__name__)
+
+#: The columns of a records frame, in order.
+COLUMNS = (
+    *("model", "arm", "seed", "round", "condition", "set", "corruption", "severity"),
+    *("attack", "radius", "sample", "label", "prediction", "correct"),
+    *("confidence", "label_probability"),
+)
+
+#: The `round` of a run's final model.
+FINAL = -1
+
+
+class Restricted(nn.Module):
+    """A classifier whose logits outside the allowed classes are minus infinity.
+
+    Attacks on a restricted set go through this too, so that they attack what is scored.
+    """
+
+    def __init__(self, model: nn.Module, allowed: Sequence[int] | None, where: str) -> None:
+        super().__init__()
+        self.model = model
+        self.where = where
+        self.allowed = None if allowed is None else list(allowed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of pixels (B, 3, H, W) in [0, 1].
+
+        Raises:
+            NsvitError: the model's own logits are not finite.
+        """
+        logits = self.model(images)
+        if not bool(torch.isfinite(logits).all()):
+            raise NsvitError(
+                f"{self.where}: the logits are not finite; the weights are damaged or the "
+                "training that made them diverged"
+            )
+        if self.allowed is None:
+            return logits
+        outside = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+        outside[self.allowed] = False
+        return logits.masked_fill(outside, float("-inf"))
+
+
+def evaluate(
+    model: PixelModel,
+    sets: Mapping[str, ImageSet],
+    spec: EvaluateSpec,
+    round: int = FINAL,
+) -> pd.DataFrame:
+    """Runs a model under every condition.
+
+    Each set is decoded once, and conditions on the same pictures share the clean pass and the
+    part of the attack that does not depend on the radius. The model is left as it was.
+
+    Args:
+        model: the run's model.
+        sets: the image set of every slug that the conditions name.
+        spec: run, batch size and conditions.
+        round: value of the `round` column, -1 for the final model.
+
+    Returns:
+        A frame with `COLUMNS`, sorted by condition (as in the spec), then by picture (as in the
+        set): one row per picture and condition. `correct` is bool, `confidence` and
+        `label_probability` are float32 probabilities of the prediction and of the label.
+
+    Raises:
+        NsvitError: a set does not fit the model, or logits are not finite (names both).
+    """
+    by_set = _by_set(spec.conditions)
+    for slug in by_set:
+        check_fits(model, sets[slug])
+    readings = [_plan(slug, sets[slug], conditions) for slug, conditions in by_set.items()]
+    return _records(model, readings, spec, round)
+
+
+def dynamics(
+    run_folder: str | Path, sets: Mapping[str, ImageSet], spec: DynamicsSpec
+) -> pd.DataFrame:
+    """Records of every round of a run, on subsets: what the training-dynamics figure shows.
+
+    Nothing is chosen on these numbers. Round 0 is the starting model. The subsets are decoded
+    once and kept in memory as 8-bit pixels for all rounds.
+
+    Args:
+        run_folder: a finetuning's folder, with history.json and rounds/<r>/model.safetensors.
+        sets: the image set of every slug that the conditions name.
+        spec: `images` pictures of every set, `corrupted_images` per corruption and severity;
+            `images` of single conditions is ignored.
+
+    Returns:
+        As `evaluate`, with the rounds one after the other.
+
+    Raises:
+        NsvitError: the run is not finished, a checkpoint is damaged, or as `evaluate`.
+    """
+    folder = Path(run_folder)
+    history = artifacts.read_json(folder / "history.json")
+    artifacts.check_kind(history, "history", folder / "history.json")
+    readings = []
+    for slug, conditions in _by_set(spec.conditions).items():
+        corrupted = bool((sets[slug].frame["corruption"] != "").any())
+        taken = sets[slug].take(spec.corrupted_images if corrupted else spec.images)
+        readings.append(_Reading(slug, keep(taken), [_Share(None, conditions)]))
+    frames = []
+    for row in runtime.progress(history["rounds"], "rounds"):
+        number = int(row["round"])
+        model = load_model(folder / "rounds" / str(number) / "model.safetensors")
+        model = model.to(runtime.device())
+        if not frames:
+            for reading in readings:
+                check_fits(model, reading.pictures.image_set)
+        frames.append(_records(model, readings, spec, number))
+        log.info("dynamics %s %s seed %d: round %d", spec.model, spec.arm, spec.seed, number)
+    return pd.concat(frames, ignore_index=True)
+
+
+# --- verbs ----------------------------------------------------------------------------------
+
+
+def run(
+    spec: EvaluateSpec,
+    model: PixelModel,
+    sets: Mapping[str, ImageSet],
+    out: str | Path,
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """The verb `evaluate`: the records of one finished run, as parquet."""
+    frame = evaluate(model, sets, spec)
+    _write(frame, spec, out, inputs)
+
+
+def run_dynamics(
+    spec: DynamicsSpec,
+    run_folder: str | Path,
+    sets: Mapping[str, ImageSet],
+    out: str | Path,
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """The verb `dynamics`: the records of every round of one run, as parquet."""
+    frame = dynamics(run_folder, sets, spec)
+    _write(frame, spec, out, inputs)
+
+
+def _write(
+    frame: pd.DataFrame, spec: EvaluateSpec, out: str | Path, inputs: Sequence[str | Path]
+) -> None:
+    texts = ("model", "arm", "condition", "set", "corruption", "attack", "radius", "sample")
+    frame = frame.astype(dict.fromkeys(texts, "category"))
+    sidecar = artifacts.provenance("records", spec.model_dump(mode="json"), inputs, spec.seed)
+    artifacts.write_parquet(out, frame, sidecar)
+
+
+# --- what is read once ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Conditions on the same pictures of a set: `rows` is a mask over them, None means all."""
+
+    rows: np.ndarray | None
+    conditions: Mapping[str, ConditionConfig]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One pass over the pictures of one set."""
+
+    slug: str
+    pictures: Pictures
+    shares: Sequence[_Share]
+
+
+def _by_set(conditions: Mapping[str, ConditionConfig]) -> dict[str, dict[str, ConditionConfig]]:
+    grouped: dict[str, dict[str, ConditionConfig]] = {}
+    for slug, condition in conditions.items():
+        grouped.setdefault(condition.set, {})[slug] = condition
+    return grouped
+
+
+def _plan(slug: str, image_set: ImageSet, conditions: Mapping[str, ConditionConfig]) -> _Reading:
+    """One reading that serves every condition of a set, though some use only n pictures."""
+    by_images: dict[int | None, dict[str, ConditionConfig]] = {}
+    for name, condition in conditions.items():
+        by_images.setdefault(condition.images, {})[name] = condition
+    paths = image_set.frame["path"]
+    masks = {
+        n: np.ones(len(paths), bool)
+        if n is None
+        else paths.isin(image_set.take(n).frame["path"]).to_numpy()
+        for n in by_images
+    }
+    read = np.flatnonzero(np.any(list(masks.values()), axis=0))
+    if len(read) < len(image_set):
+        image_set = image_set.subset(read)
+    shares = [_Share(masks[n][read], group) for n, group in by_images.items()]
+    return _Reading(slug, Pictures(image_set), shares)
+
+
+# --- what is computed -----------------------------------------------------------------------
+
+#: Prediction, its probability and the label's probability, of every picture of a condition.
+Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _records(
+    model: PixelModel, readings: Sequence[_Reading], spec: EvaluateSpec, round_: int
+) -> pd.DataFrame:
+    frames: dict[str, pd.DataFrame] = {}
+    with frozen(model):
+        for reading in readings:
+            scores = _read(model, reading, spec)
+            for share in reading.shares:
+                rows = reading.pictures.image_set.frame
+                rows = rows if share.rows is None else rows[share.rows]
+                for slug, condition in share.conditions.items():
+                    frames[slug] = _frame(rows, scores[slug], slug, condition, spec, round_)
+    return pd.concat([frames[slug] for slug in spec.conditions], ignore_index=True)
+
+
+def _read(model: PixelModel, reading: _Reading, spec: EvaluateSpec) -> dict[str, Scores]:
+    """The scores of every condition of a set, from one pass over its pictures."""
+    image_set = reading.pictures.image_set
+    where = f"model {spec.model!r} (arm {spec.arm}, seed {spec.seed}) on set {reading.slug!r}"
+    restricted = Restricted(model, image_set.allowed, where)
+    found: dict[str, list[Scores]] = {}
+    start = 0
+    total = -(-len(image_set) // spec.batch_size)
+    batches = reading.pictures.batches(spec.batch_size, model.mean.device)
+    for images, labels in runtime.progress(batches, f"evaluate {reading.slug}", total):
+        stop = start + len(labels)
+        for share in reading.shares:
+            x, y = images, labels
+            if share.rows is not None and not share.rows[start:stop].all():
+                chosen = torch.from_numpy(share.rows[start:stop]).to(images.device)
+                x, y = images[chosen], labels[chosen]
+            if len(y):
+                for slug, logits in _logits(restricted, x, y, share.conditions):
+                    found.setdefault(slug, []).append(_score(logits, y))
+        start = stop
+    return {
+        slug: tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[misc]
+        for slug, parts in found.items()
+    }
+
+
+def _logits(
+    model: Restricted, images: Tensor, labels: Tensor, conditions: Mapping[str, ConditionConfig]
+) -> Iterator[tuple[str, Tensor]]:
+    """Logits of one batch under each condition; the clean pass and the gradient only once."""
+    clean: Tensor | None = None
+    started: dict[str, Started] = {}
+    for slug, condition in conditions.items():
+        if condition.attack is None:
+            if clean is None:
+                with torch.inference_mode():
+                    clean = model(images)
+            yield slug, clean
+            continue
+        name = condition.attack.name
+        if name not in started:
+            started[name] = ATTACKS[name](model, images, labels)
+        attacked = started[name](ThreatModel(radius_value(condition.attack.radius)))
+        with torch.inference_mode():
+            yield slug, model(attacked)
+
+
+def _score(logits: Tensor, labels: Tensor) -> Scores:
+    probabilities = logits.float().softmax(1)
+    prediction = logits.argmax(1)
+    confidence = probabilities.gather(1, prediction[:, None])[:, 0]
+    label_probability = probabilities.gather(1, labels[:, None])[:, 0]
+    return prediction.cpu().numpy(), confidence.cpu().numpy(), label_probability.cpu().numpy()
+
+
+def _frame(
+    rows: pd.DataFrame,
+    scores: Scores,
+    slug: str,
+    condition: ConditionConfig,
+    spec: EvaluateSpec,
+    round_: int,
+) -> pd.DataFrame:
+    prediction, confidence, label_probability = scores
+    attack = condition.attack
+    label = rows["label"].to_numpy()
+    columns: dict[str, Any] = {
+        "model": spec.model,
+        "arm": spec.arm,
+        "seed": spec.seed,
+        "round": round_,
+        "condition": slug,
+        "set": condition.set,
+        "corruption": rows["corruption"].to_numpy(),
+        "severity": rows["severity"].to_numpy(),
+        "attack": attack.name if attack else "",
+        "radius": attack.radius if attack else "",
+        "sample": rows["path"].to_numpy(),
+        "label": label,
+        "prediction": prediction,
+        "correct": prediction == label,
+        "confidence": confidence,
+        "label_probability": label_probability,
+    }
+    return pd.DataFrame(columns, columns=list(COLUMNS))

@@ -1,0 +1,287 @@
+"""Finetuning with noise on the patch tokens: one loop for every arm (METHOD.md section 5).
+
+Differs from the paper's code:
+
+- a fixed number of steps per round (it ran one more than it said), and the cosine restarts per
+  step in each round (its schedule hardly moved);
+- noise is learned on pictures with the evaluation transform, a fresh seeded choice each round
+  (it used augmented pictures, the same ones every round);
+- both terms of the loss come from one forward pass in one precision, so that all arms do the
+  same work; the arm `plain` adds zeros where the others add noise;
+- a dev split from the training set with the evaluation transform; nothing is ever chosen on a
+  test set (it kept the best round on the mean of the test sets).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nsvit import artifacts, rounds, runtime
+from nsvit.config import RECIPES, FinetuneConfig
+from nsvit.data.layouts import ImageSet
+from nsvit.data.loading import train_images
+from nsvit.draws import batch_positions, global_seed, round_noise
+from nsvit.errors import NsvitError
+from nsvit.models import PixelModel, check_noise_shape, inject, save_model
+from nsvit.pictures import check_fits, keep
+from nsvit.rounds import Row
+from nsvit.training import adamw, cosine, drop_path, measure, set_lr
+
+if TYPE_CHECKING:
+    from nsvit.specs import FinetuneSpec
+
+log = logging.getLogger(__name__)
+
+
+def finetune(
+    model: PixelModel,
+    train: ImageSet,
+    dev: ImageSet,
+    spec: FinetuneSpec,
+    out: str | Path,
+    inputs: Iterable[str | Path] = (),
+) -> dict[str, Any]:
+    """Finetunes a model as one arm says; an interrupted run continues where it was.
+
+    Every random number is a function of (seed, round, step): runs of different arms with one
+    seed see the same pictures with the same augmentation in the same order, and learn their
+    noise on the same pool. Weights and history are bit for bit the same on every run with the
+    same number of threads, interrupted or not (the seconds aside).
+
+    Args:
+        model: where to start; trained in place, holds the selected round's weights afterwards.
+        train: pictures to train on and to learn noise on, without the dev pictures.
+        dev: held-out pictures, measured before the first and after every round.
+        spec: run, kind of arm and settings.
+        out: the run's folder: model.safetensors, history.json, rounds/<r>/.
+        inputs: files whose hashes go into the provenance.
+
+    Returns:
+        The content of history.json: `rounds`, one row per round (0 is the start), and
+        `selected`, the round whose weights are the result.
+
+    Raises:
+        NsvitError: pictures, noise or weights do not fit (before any compute), or the loss is
+            not a number (names round and step; the finished rounds stay).
+    """
+    out = Path(out)
+    check_fits(model, train)
+    check_fits(model, dev)
+    if spec.kind != "none":
+        check_noise_shape(model, torch.zeros(1, *model.token_shape), spec.finetune.block)
+    accelerator = _accelerator()
+    made_from = rounds.fingerprint(
+        model,
+        spec=spec.model_dump(mode="json"),
+        recipe=RECIPES["finetune"],
+        train=_identity(train),
+        dev=_identity(dev),
+    )
+    optimizer = adamw(model.net, spec.finetune.lr, spec.finetune.weight_decay)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    sidecar = artifacts.provenance("model", spec.model_dump(mode="json"), inputs, seed=spec.seed)
+    (out / "history.json").unlink(missing_ok=True)
+    history = rounds.restore(out, model, optimizer, made_from)
+    kept_dev = keep(dev)
+
+    def finish_round(row: Row) -> None:
+        accuracy, loss = measure(model, kept_dev)
+        if not np.isfinite(loss):
+            raise _diverged(spec, row["round"], spec.finetune.steps, loss, out)
+        history.append({**row, "dev_accuracy": accuracy, "dev_loss": loss})
+        rounds.save(out, model, optimizer, history, made_from, sidecar)
+        _log_round(spec, history[-1])
+
+    if not history:
+        finish_round(_row(0, 0))
+    with drop_path(model, spec.finetune.drop_path):
+        for number in range(len(history), spec.finetune.rounds + 1):
+            finish_round(
+                _train_round(accelerator, model, wrapped, optimizer, train, spec, number, out)
+            )
+    return _finish(model, spec, out, history, sidecar)
+
+
+def _accelerator() -> Accelerator:
+    """One process for now; single precision always, so that the arms differ in nothing else."""
+    accelerator = Accelerator(cpu=runtime.device().type == "cpu", mixed_precision="no")
+    if accelerator.num_processes > 1:
+        raise NsvitError(
+            f"finetune was started with {accelerator.num_processes} processes; it runs in one: "
+            "start it without torchrun or accelerate launch"
+        )
+    return accelerator
+
+
+def _identity(image_set: ImageSet) -> dict[str, Any]:
+    frame = image_set.frame
+    listed = "\n".join(f"{p}\t{c}" for p, c in zip(frame["path"], frame["label"], strict=True))
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    return {"pictures": digest, "resize": image_set.resize, "crop": image_set.crop}
+
+
+# --- one round ------------------------------------------------------------------------------
+
+
+def _row(number: int, step: int) -> Row:
+    """A history row with everything unknown that only a trained round has."""
+    trained = ("loss_clean", "loss_noisy", "noise_norm", "noise_steps", "noise_distance")
+    rest = ("epsilon_met", "noise_seconds", "train_seconds")
+    return {
+        "round": number,
+        "step": step,
+        "dev_accuracy": None,
+        "dev_loss": None,
+        **dict.fromkeys((*trained, *rest)),
+    }
+
+
+def _train_round(
+    accelerator: Accelerator,
+    model: PixelModel,
+    wrapped: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: ImageSet,
+    spec: FinetuneSpec,
+    number: int,
+    out: Path,
+) -> Row:
+    """Fresh noise, then `steps` optimiser steps; returns the round's row without dev numbers."""
+    config = spec.finetune
+    begun = time.perf_counter()
+    noise = round_noise(model, train, spec, number)
+    shift = torch.zeros(1, *model.token_shape) if noise is None else noise.tensor
+    shift = shift.detach().to(accelerator.device)
+    noise_seconds = time.perf_counter() - begun
+    begun = time.perf_counter()
+    batches = batch_positions(len(train), config.batch_size, config.steps, spec.seed, number)
+    labels = torch.tensor(np.asarray(train.labels, dtype=np.int64))
+    summed = torch.zeros(2)
+    wrapped.train()
+    for step in runtime.progress(range(config.steps), f"round {number}"):
+        positions = batches[step]
+        images = train_images(
+            train,
+            positions.tolist(),
+            config.augmentation,
+            model.image_size,
+            *(spec.seed, "augment", number, step),
+        )
+        set_lr(optimizer, cosine(config.lr, config.lr_min, step / config.steps))
+        with global_seed(accelerator.device, spec.seed, "dropout", number, step):
+            losses = _losses(
+                model,
+                wrapped,
+                images.to(accelerator.device),
+                labels[positions].to(accelerator.device),
+                shift,
+                config,
+            )
+        values = losses.detach().cpu()
+        if not bool(torch.isfinite(values).all()):
+            raise _diverged(spec, number, step, float(values.sum()), out)
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(losses.sum())
+        optimizer.step()
+        summed += values
+    row = _row(number, number * config.steps)
+    row |= {"loss_clean": float(summed[0]) / config.steps}
+    row |= {"loss_noisy": float(summed[1]) / config.steps}
+    row |= {"noise_seconds": noise_seconds, "train_seconds": time.perf_counter() - begun}
+    if noise is not None:
+        path = rounds.folder(out, number) / "noise.safetensors"
+        noise.save(
+            path, artifacts.provenance("noise", spec.model_dump(mode="json"), seed=spec.seed)
+        )
+        row |= {
+            "noise_norm": noise.norm,
+            "noise_steps": noise.steps,
+            "noise_distance": noise.distance,
+            "epsilon_met": noise.epsilon_met,
+        }
+    return row
+
+
+def _losses(
+    model: PixelModel,
+    wrapped: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    shift: Tensor,
+    config: FinetuneConfig,
+) -> Tensor:
+    """(2,): the clean and the noisy cross-entropy, from one forward pass of [images; images]."""
+    count = len(images)
+    added = torch.cat([torch.zeros_like(shift).expand(count, -1, -1), shift.expand(count, -1, -1)])
+    with inject(model, added, config.block):
+        logits = wrapped(torch.cat([images, images]))
+    return torch.stack(
+        [
+            cross_entropy(half, labels, label_smoothing=config.label_smoothing)
+            for half in logits.split(count)
+        ]
+    )
+
+
+# --- the end of a run -----------------------------------------------------------------------
+
+
+def _finish(
+    model: PixelModel, spec: FinetuneSpec, out: Path, history: list[Row], sidecar: dict[str, Any]
+) -> dict[str, Any]:
+    """Saves the selected round's weights as the result, and history.json last."""
+    selected = select(history, spec.finetune.select)
+    if selected != history[-1]["round"]:
+        rounds.load_checkpoint(out, selected, model)
+    row = history[selected]
+    metrics = {name: row[name] for name in ("round", "dev_accuracy", "dev_loss")}
+    save_model(model, out / "model.safetensors", {**sidecar, "metrics": metrics})
+    content = {**sidecar, "kind": "history", "metrics": metrics}
+    content |= {"rounds": history, "selected": selected}
+    artifacts.write_json(out / "history.json", content)
+    rounds.forget_states(out)
+    return content
+
+
+def select(history: list[Row], how: str) -> int:
+    """The round whose weights are the result: the last, or the best on dev.
+
+    Round 0, the start, is a candidate too; ties go to the earlier round.
+    """
+    if how == "last":
+        return int(history[-1]["round"])
+    return int(max(history, key=lambda row: (row["dev_accuracy"], -row["round"]))["round"])
+
+
+def _diverged(spec: FinetuneSpec, number: int, step: int, loss: float, out: Path) -> NsvitError:
+    last = max(number - 1, 0)
+    return NsvitError(
+        f"run {spec.model}/{spec.arm}/seed{spec.seed}: loss is {loss} in round {number}, step "
+        f"{step}; the weights after round {last} are kept in {rounds.checkpoint(out, last)}. "
+        f"Lower finetune.lr (now {spec.finetune.lr}) or check the pictures"
+    )
+
+
+def _log_round(spec: FinetuneSpec, row: Row) -> None:
+    text = f"{spec.model} {spec.arm} seed {spec.seed}: round {row['round']}/{spec.finetune.rounds}"
+    text += f", dev accuracy {row['dev_accuracy']:.3f}, dev loss {row['dev_loss']:.3f}"
+    if row["loss_clean"] is not None:
+        text += f", train loss {row['loss_clean']:.3f} + {row['loss_noisy']:.3f}"
+    if row["noise_norm"] is not None:
+        met = "met" if row["epsilon_met"] else "not met"
+        text += f", noise norm {row['noise_norm']:.1f} in {row['noise_steps']} steps"
+        text += f" (epsilon {met}), {row['noise_seconds']:.1f} s"
+    if row["train_seconds"] is not None:
+        text += f" + {row['train_seconds']:.1f} s"
+    log.info("%s", text)

@@ -1,0 +1,263 @@
+"""How much noise at every block moves predictions: learned against two controls of its norm.
+
+METHOD.md section 3 compares learned noise with a random permutation of its entries (norm kept,
+direction destroyed). Added here: Gaussian noise of the same norm, and injection at every block.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nsvit import artifacts, runtime
+from nsvit.config import InfluenceConfig
+from nsvit.errors import NsvitError
+from nsvit.models import PixelModel, frozen, inject
+from nsvit.noise import (
+    Images,
+    Noise,
+    Pool,
+    learn_noise,
+    load_noise,
+    logit_distance,
+    probability_distance,
+)
+
+if TYPE_CHECKING:
+    from nsvit.data.layouts import ImageSet
+    from nsvit.specs import InfluenceSpec
+
+log = logging.getLogger(__name__)
+
+Draws = Sequence[tuple[int, Noise]]
+
+#: A pool of more bytes than this is read from disk batch by batch instead of held in memory.
+POOL_BYTES = 2**30
+
+
+def learn_blocks(
+    model: PixelModel, pool: Images, config: InfluenceConfig, seed_parts: Sequence[object]
+) -> list[tuple[int, Noise]]:
+    """Learns noise at every injection point of a model.
+
+    Args:
+        model: its weights stay as they are.
+        pool: training pictures as `noise.learn_noise` takes them; the clean logits of a tensor
+            are computed once for all noises.
+        config: draws per block, limit per block (the last repeats) and how to learn.
+        seed_parts: with block and draw they seed each start.
+
+    Returns:
+        (draw, noise) pairs, by block, then draw.
+    """
+    shared = Pool(model, pool, config.noise.batch_size) if isinstance(pool, Tensor) else pool
+    learned = []
+    for block in range(len(model.blocks)):
+        limit = config.limits[min(block, len(config.limits) - 1)]
+        settings = config.noise.model_copy(update={"limit": limit})
+        for draw in range(config.draws):
+            start = runtime.generator(*seed_parts, "noise", block, draw)
+            learned.append((draw, learn_noise(model, shared, settings, block, start)))
+        log.info("block %d: %d noises learned", block, config.draws)
+    return learned
+
+
+def save_noises(noises: Draws, folder: str | Path, sidecar: Mapping[str, Any]) -> None:
+    """Writes each noise as `block<k>_draw<d>.safetensors` with a sidecar of its own."""
+    for draw, noise in noises:
+        noise.save(Path(folder) / f"block{noise.block}_draw{draw}.safetensors", sidecar)
+
+
+def load_noises(folder: str | Path) -> list[tuple[int, Noise]]:
+    """Reads what `save_noises` wrote: (draw, noise) pairs, by block, then draw.
+
+    Raises:
+        NsvitError: the folder has none, or a file is damaged.
+    """
+    found = []
+    for path in Path(folder).glob("block*_draw*.safetensors"):
+        numbers = re.fullmatch(r"block(\d+)_draw(\d+)", path.stem)
+        if numbers:
+            found.append((int(numbers[1]), int(numbers[2]), path))
+    if not found:
+        raise NsvitError(f"{folder}: no block<k>_draw<d>.safetensors; run nsvit learn-noise first")
+    return [(draw, load_noise(path)) for _, draw, path in sorted(found)]
+
+
+def influence(
+    model: PixelModel,
+    name: str,
+    images: Tensor,
+    samples: Sequence[str],
+    noises: Draws,
+    generator_seed: int,
+    batch_size: int = 250,
+) -> pd.DataFrame:
+    """Agreement and distances under each noise and its two controls, one row per sample.
+
+    Args:
+        model: computed in evaluation mode; restored.
+        name: the model's slug, for the column `model`.
+        images: (n, 3, H, W) held-out pictures, pixels in [0, 1].
+        samples: n paths, one per picture.
+        noises: (draw, noise) pairs.
+        generator_seed: seeds the controls, together with block and draw.
+        batch_size: pictures in a forward pass.
+
+    Returns:
+        Rows by noise, kind ("learned", "permuted", "gaussian"), sample, with columns model, block,
+        draw, noise, sample, agree (same arg-max as the clean pass), logit_distance (L2),
+        probability_distance (sum of squares over classes), norm, limit, steps, epsilon_met.
+
+    Raises:
+        NsvitError: a noise does not fit the model, or images and samples differ in number.
+    """
+    if len(images) != len(samples) or not len(images):
+        raise NsvitError(f"influence: {len(images)} images for {len(samples)} sample paths")
+    with torch.no_grad(), frozen(model):
+        clean = _logits(model, images, batch_size)
+        frames = []
+        for draw, noise in runtime.progress(list(noises), f"influence on {name}"):
+            for kind, tensor in _versions(noise, draw, generator_seed).items():
+                with inject(model, tensor.to(model.mean.device), noise.block):
+                    noisy = _logits(model, images, batch_size)
+                measured = _compare(clean, noisy, samples)
+                frames.append(
+                    measured.assign(
+                        model=name,
+                        block=noise.block,
+                        draw=draw,
+                        noise=kind,
+                        norm=float(tensor.norm()),
+                        limit=float(noise.config["limit"]),
+                        steps=noise.steps,
+                        epsilon_met=noise.epsilon_met,
+                    )
+                )
+    return pd.concat(frames, ignore_index=True)[COLUMNS]
+
+
+COLUMNS = [
+    "model", "block", "draw", "noise", "sample", "agree", "logit_distance",
+    "probability_distance", "norm", "limit", "steps", "epsilon_met",
+]  # fmt: skip
+
+
+def _versions(noise: Noise, draw: int, seed: int) -> dict[str, Tensor]:
+    """The noise and its controls, each (1, N, D), on the CPU where random numbers are drawn."""
+    learned = noise.tensor.detach().cpu()
+
+    def stream(kind: str) -> torch.Generator:
+        return runtime.generator(seed, kind, noise.block, draw)
+
+    order = torch.randperm(learned.numel(), generator=stream("permuted"))
+    gaussian = torch.randn(learned.shape, generator=stream("gaussian"))
+    return {
+        "learned": learned,
+        "permuted": learned.flatten()[order].view_as(learned),
+        "gaussian": gaussian * (learned.norm() / gaussian.norm()),
+    }
+
+
+def _compare(clean: Tensor, noisy: Tensor, samples: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "sample": list(samples),
+            "agree": (clean.argmax(1) == noisy.argmax(1)).numpy(),
+            "logit_distance": logit_distance(clean, noisy).numpy(),
+            "probability_distance": probability_distance(clean, noisy).numpy(),
+        }
+    )
+
+
+def _logits(model: PixelModel, images: Tensor, batch_size: int) -> Tensor:
+    device = model.mean.device
+    return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
+
+
+# --- verbs ----------------------------------------------------------------------------------
+
+
+def run_learn(
+    spec: InfluenceSpec,
+    model: PixelModel,
+    pictures: ImageSet,
+    out: str | Path,
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """The verb `learn-noise`: noise at every block, learned on the training split.
+
+    Args:
+        spec: what to learn.
+        model: the model under test, on the device to compute on.
+        pictures: the training set; its dev split is left out.
+        out: folder for `block<k>_draw<d>.safetensors`.
+        inputs: files whose hashes go into the sidecars.
+    """
+    from nsvit.data import layouts
+
+    config = spec.influence
+    train, _ = layouts.split_dev(pictures, spec.split.dev_images, spec.split.seed)
+    pool = _pool(train.take(config.noise.pool), model, config.noise.batch_size)
+    noises = learn_blocks(model, pool, config, (spec.split.seed, "influence"))
+    provenance = artifacts.provenance("noise", spec.model_dump(), inputs, spec.split.seed)
+    save_noises(noises, out, provenance)
+
+
+def run_measure(
+    spec: InfluenceSpec,
+    model: PixelModel,
+    pictures: ImageSet,
+    noise_folder: str | Path,
+    out: str | Path,
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """The verb `influence`: learned noise and its controls on the dev split.
+
+    Args:
+        spec: as it was for `run_learn`.
+        model: the same model.
+        pictures: the training set; only its dev split is read.
+        noise_folder: what `run_learn` wrote.
+        out: parquet of kind "influence".
+        inputs: files whose hashes go into the metadata, beside those of the noises.
+    """
+    from nsvit.data import layouts, loading
+
+    seed = spec.split.seed
+    _, dev = layouts.split_dev(pictures, spec.split.dev_images, seed)
+    held_out = dev.take(spec.influence.images)
+    images = loading.to_float(loading.load_pixels(held_out))
+    noises = load_noises(noise_folder)
+    frame = influence(model, spec.model, images, list(held_out.frame["path"]), noises, seed)
+    files = [*inputs, *sorted(Path(noise_folder).glob("*.safetensors"))]
+    sidecar = artifacts.provenance("influence", spec.model_dump(), files, seed)
+    artifacts.write_parquet(out, frame, sidecar)
+
+
+class _Stream:
+    """Batches of an image set, read again from disk in every round."""
+
+    def __init__(self, pictures: ImageSet, batch_size: int) -> None:
+        self._pictures, self._batch_size = pictures, batch_size
+
+    def __iter__(self) -> Iterator[Any]:
+        from nsvit.data import loading
+
+        return iter(loading.batches(self._pictures, self._batch_size))
+
+
+def _pool(pictures: ImageSet, model: PixelModel, batch_size: int) -> Images:
+    from nsvit.data import loading
+
+    height, width = model.image_size
+    if len(pictures) * 3 * height * width > POOL_BYTES:
+        return _Stream(pictures, batch_size)
+    return loading.load_pixels(pictures)

@@ -1,0 +1,310 @@
+"""Noise on patch tokens: epsilon-approximate nullspace noise and its random baseline.
+
+Both are one tensor (1, N, D) for all images, and both stop as soon as the predictions of one
+batch barely move: mean over the batch of the sum over classes of the squared difference of
+probabilities below `epsilon` (METHOD.md sections 4 and 5.1).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nsvit import artifacts, runtime
+from nsvit.config import NoiseConfig, RandomNoiseConfig
+from nsvit.errors import NsvitError
+from nsvit.models import PixelModel, check_noise_shape, frozen, inject
+
+log = logging.getLogger(__name__)
+
+#: Steps between two entries of the history.
+HISTORY_EVERY = 10
+
+Images = Tensor | Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One noise tensor and how it came about.
+
+    Attributes:
+        tensor: (1, N, D) float32, token units, on the model's device; on the CPU when loaded.
+        block: injection point: 0 the output of the patch embedding, k the input of block k.
+        kind: "learned" or "random".
+        epsilon_met: the last batch was inside epsilon; False when the budget ended first.
+        distance: mean summed squared probability distance on the last batch that was measured.
+        steps: optimiser steps (learned) or shrinkings (random) done.
+        norm: L2 norm of the tensor.
+        history: every `HISTORY_EVERY` steps and at the last measurement: step (changes done so
+            far), distance, norm.
+        config: the settings it was made with.
+    """
+
+    tensor: Tensor
+    block: int
+    kind: str
+    epsilon_met: bool
+    distance: float
+    steps: int
+    norm: float
+    history: list[dict[str, float]]
+    config: dict[str, Any]
+
+    def save(self, path: str | Path, sidecar: Mapping[str, Any] | None = None) -> None:
+        """Writes the tensor (kind "noise") and everything else into its sidecar.
+
+        Args:
+            path: `*.safetensors`.
+            sidecar: `artifacts.provenance(...)` of the verb; None writes one with `config` alone.
+        """
+        sidecar = sidecar or artifacts.provenance("noise", self.config)
+        facts = {name: value for name, value in vars(self).items() if name != "tensor"}
+        shown = ("block", "kind", "epsilon_met", "distance", "steps", "norm")
+        metrics = {**sidecar.get("metrics", {}), **{name: facts[name] for name in shown}}
+        content = {**sidecar, "kind": "noise", "metrics": metrics, "noise": facts}
+        artifacts.write_tensors(path, {"noise": self.tensor}, content)
+
+
+def load_noise(path: str | Path) -> Noise:
+    """Reads what `Noise.save` wrote.
+
+    Raises:
+        NsvitError: missing, damaged or of another kind.
+    """
+    tensors, sidecar = artifacts.read_tensors(path, "noise")
+    return Noise(tensor=torch.from_numpy(tensors["noise"]), **sidecar["noise"])
+
+
+class Pool:
+    """Images in memory whose clean logits are computed once.
+
+    Valid as long as the model's weights do not change. Saves the clean pass of every noise step
+    after the first visit of a batch, and of every further noise learned on the same pool.
+    Differs from the authors' code, which repeats the clean pass at every step.
+    """
+
+    def __init__(self, model: PixelModel, images: Tensor, batch_size: int) -> None:
+        """Keeps `images` (n, 3, H, W), float in [0, 1] or uint8; computes nothing yet."""
+        if not len(images):
+            raise NsvitError("noise: the pool of images is empty")
+        self._model = model
+        self._batches = images.split(batch_size)
+        self._logits: list[Tensor | None] = [None] * len(self._batches)
+
+    def visits(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches (B, 3, H, W) with clean logits (B, classes), in order, round and round.
+
+        The last batch of a round has what is left, so that every image counts.
+        """
+        while True:
+            for position, batch in enumerate(self._batches):
+                images = batch.to(self._model.mean.device)
+                if images.dtype == torch.uint8:
+                    images = images.float() / 255
+                logits = self._logits[position]
+                if logits is None:
+                    logits = self._logits[position] = _clean_logits(self._model, images)
+                yield images, logits
+
+
+def learn_noise(
+    model: PixelModel,
+    images_or_loader: Images | Pool,
+    config: NoiseConfig,
+    block: int = 0,
+    generator: torch.Generator | None = None,
+) -> Noise:
+    """Learns noise that starts large and moves until it barely changes predictions.
+
+    METHOD.md section 4: start U(-limit, limit); AdamW on the noise alone; per batch first the stop
+    test, then one step on the mean logit distance. Differs from the authors' code in three ways:
+    weights are frozen (theirs collect gradients that are thrown away), clean logits of an
+    in-memory pool are kept, and lr is constant (their cosine spans ten times the steps
+    that are run, so it only falls to 97.6 % of its start).
+
+    Args:
+        model: in any mode; computed in evaluation mode with frozen weights, both restored.
+        images_or_loader: pool (n, 3, H, W), float in [0, 1] or uint8, visited in order and
+            cyclically in batches of `config.batch_size`; or a `Pool`; or an iterable of batches
+            (or of tuples that begin with one), iterated again whenever it ends.
+        config: limit, lr, weight_decay, epsilon, max_steps, batch_size and loss.
+        block: injection point.
+        generator: CPU generator of the start.
+
+    Returns:
+        Learned noise. `epsilon_met` is False when `max_steps` or a one-way iterator ended first.
+
+    Raises:
+        NsvitError: no such injection point, no images, or the loss is NaN or infinite.
+    """
+    start = (torch.rand(_shape(model, block), generator=generator) * 2 - 1) * config.limit
+    noise = start.to(model.mean.device).requires_grad_()
+    optimizer = torch.optim.AdamW([noise], lr=config.lr, weight_decay=config.weight_decay)
+    squared = config.loss == "squared"
+
+    def change(clean: Tensor, noisy: Tensor) -> float:
+        loss = _logit_distance(clean, noisy, squared).mean()
+        (noise.grad,) = torch.autograd.grad(loss, noise)
+        optimizer.step()
+        return loss.item()
+
+    with torch.enable_grad():
+        return _until_epsilon(
+            model, images_or_loader, noise, block, config, change, "learned", config.model_dump()
+        )
+
+
+def random_noise(
+    model: PixelModel,
+    images_or_loader: Images | Pool,
+    config: NoiseConfig,
+    random: RandomNoiseConfig,
+    block: int = 0,
+    generator: torch.Generator | None = None,
+) -> Noise:
+    """Gaussian noise, shrunk until it barely changes predictions (METHOD.md section 5.1).
+
+    Args:
+        model: in any mode; computed in evaluation mode.
+        images_or_loader: as for `learn_noise`; each test is on the next batch.
+        config: epsilon, max_steps and batch_size.
+        random: std of the start N(0, std^2), token units, and the factor per failed test.
+        block: injection point.
+        generator: CPU generator of the start.
+
+    Returns:
+        Random noise; `epsilon_met` says whether it ever came inside (unchecked in the authors').
+
+    Raises:
+        NsvitError: no such injection point, no images, or logits are NaN or infinite.
+    """
+    start = torch.randn(_shape(model, block), generator=generator) * random.std
+    noise = start.to(model.mean.device)
+
+    def change(clean: Tensor, noisy: Tensor) -> float:
+        noise.mul_(random.shrink)
+        return 0.0
+
+    settings = {**config.model_dump(), **random.model_dump()}
+    with torch.no_grad():
+        return _until_epsilon(
+            model, images_or_loader, noise, block, config, change, "random", settings
+        )
+
+
+def _until_epsilon(
+    model: PixelModel,
+    source: Images | Pool,
+    noise: Tensor,
+    block: int,
+    config: NoiseConfig,
+    change: Callable[[Tensor, Tensor], float],
+    kind: str,
+    settings: dict[str, Any],
+) -> Noise:
+    """Tests and changes `noise` in turn, one batch each, until inside epsilon or out of budget."""
+    met, distance, steps = False, math.nan, 0
+    history: list[dict[str, float]] = []
+    with frozen(model):
+        visits = _visits(model, source, config.batch_size)
+        budget = range(config.max_steps)
+        for step, (images, clean) in zip(
+            runtime.progress(budget, f"{kind} noise, block {block}"), visits, strict=False
+        ):
+            with inject(model, noise, block):
+                noisy = model(images)
+            distance = probability_distance(clean, noisy.detach()).mean().item()
+            _check_finite(distance, kind, block, step)
+            history.append({"step": step, "distance": distance, "norm": _norm(noise)})
+            met = distance < config.epsilon
+            if met:
+                break
+            _check_finite(change(clean, noisy), kind, block, step)
+            steps = step + 1
+    if not history:
+        raise NsvitError(f"{kind} noise at block {block}: no images")
+    thin = [entry for entry in history[:-1] if entry["step"] % HISTORY_EVERY == 0]
+    log.log(
+        logging.DEBUG if met else logging.WARNING,
+        "%s noise at block %d: distance %.4f after %d steps, epsilon %g %s",
+        kind, block, distance, steps, config.epsilon, "met" if met else "not met",
+    )  # fmt: skip
+    return Noise(
+        tensor=noise.detach().clone(),
+        block=block,
+        kind=kind,
+        epsilon_met=met,
+        distance=distance,
+        steps=steps,
+        norm=_norm(noise),
+        history=[*thin, history[-1]],
+        config=settings,
+    )
+
+
+def _visits(
+    model: PixelModel, source: Images | Pool, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(images, clean logits) of one batch after another."""
+    if isinstance(source, Tensor):
+        source = Pool(model, source, batch_size)
+    if isinstance(source, Pool):
+        yield from source.visits()
+        return
+    found = True
+    while found:
+        found = False
+        for batch in source:
+            found = True
+            images = batch[0] if isinstance(batch, tuple | list) else batch
+            images = images.to(model.mean.device)
+            yield images, _clean_logits(model, images)
+
+
+def _clean_logits(model: PixelModel, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(images)
+
+
+def _shape(model: PixelModel, block: int) -> tuple[int, int, int]:
+    tokens, width = model.token_shape
+    check_noise_shape(model, torch.empty(1, tokens, width, device="meta"), block)
+    return 1, tokens, width
+
+
+def _norm(noise: Tensor) -> float:
+    return float(noise.detach().norm())
+
+
+def _check_finite(value: float, kind: str, block: int, step: int) -> None:
+    if not math.isfinite(value):
+        raise NsvitError(
+            f"{kind} noise at block {block}: the distance is {value} at step {step}; the model's "
+            "weights or the images hold NaN or infinite values, or limit or lr is far too large"
+        )
+
+
+def logit_distance(clean: Tensor, noisy: Tensor) -> Tensor:
+    """L2 distance of logits (B, classes), per image (B,)."""
+    return _logit_distance(clean, noisy, squared=False)
+
+
+def probability_distance(clean: Tensor, noisy: Tensor) -> Tensor:
+    """Sum over classes of the squared difference of probabilities, per image (B,), in [0, 2].
+
+    This is what epsilon bounds, in the authors' code as here; the paper's text bounds the logit
+    distance instead.
+    """
+    return (clean.softmax(dim=1) - noisy.softmax(dim=1)).square().sum(dim=1)
+
+
+def _logit_distance(clean: Tensor, noisy: Tensor, squared: bool) -> Tensor:
+    difference = noisy - clean
+    return difference.square().sum(dim=1) if squared else difference.norm(dim=1)

@@ -1,0 +1,76 @@
+"""Image sets as training and evaluation read them: from memory when small, else from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nsvit.data.layouts import ImageSet
+from nsvit.data.loading import batches, load_pixels, to_float
+from nsvit.errors import NsvitError
+from nsvit.models import PixelModel
+
+#: Sets up to this many bytes of 8-bit pixels are decoded once and kept.
+KEEP_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """An image set that can be read several times.
+
+    Attributes:
+        image_set: names, labels and paths.
+        pixels: (n, 3, H, W) uint8 of the whole set, or None to decode it at every reading.
+    """
+
+    image_set: ImageSet
+    pixels: Tensor | None = None
+
+    def batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in the set's order: pixels (B, 3, H, W) in [0, 1] and labels (B,)."""
+        if self.pixels is None:
+            for images, labels, _ in batches(self.image_set, batch_size):
+                yield images.to(device), labels.to(device)
+            return
+        labels = torch.tensor(np.asarray(self.image_set.labels, dtype=np.int64))
+        for start in range(0, len(labels), batch_size):
+            part = slice(start, start + batch_size)
+            yield to_float(self.pixels[part].to(device)), labels[part].to(device)
+
+
+def keep(image_set: ImageSet, limit: int = KEEP_BYTES) -> Pictures:
+    """The set decoded into memory, or read from disk each time when it is larger than `limit`."""
+    first = load_pixels(image_set.subset([0]))
+    if first.numel() * len(image_set) > limit:
+        return Pictures(image_set)
+    return Pictures(image_set, load_pixels(image_set))
+
+
+def check_fits(model: PixelModel, image_set: ImageSet) -> None:
+    """Refuses a set whose picture size or classes are not the model's, before any compute.
+
+    Looks at the first picture only. Models without a fixed input size (CNNs) take any size.
+
+    Raises:
+        NsvitError: naming the set, the model and what differs.
+    """
+    if len(image_set) == 0:
+        raise NsvitError(f"set {image_set.name!r}: has no pictures ({image_set.root})")
+    if len(image_set.classes) != model.num_classes:
+        raise NsvitError(
+            f"set {image_set.name!r} has {len(image_set.classes)} classes, model "
+            f"{model.architecture!r} has {model.num_classes}: check data.classes and the model"
+        )
+    if getattr(getattr(model.net, "patch_embed", None), "img_size", None) is None:
+        return
+    size = tuple(load_pixels(image_set.subset([0])).shape[2:])
+    if size != model.image_size:
+        raise NsvitError(
+            f"set {image_set.name!r}: pictures are {size[0]} x {size[1]} pixels after resize and "
+            f"crop, model {model.architecture!r} takes {model.image_size[0]} x "
+            f"{model.image_size[1]}: set data.sets.{image_set.name}.resize and .crop"
+        )

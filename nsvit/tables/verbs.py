@@ -1,0 +1,46 @@
+"""The verbs that make tables: records and sidecars in; csv, markdown and LaTeX out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nsvit import artifacts
+from nsvit.specs import TableSpec
+from nsvit.tables import influence, main, nullity, runs
+from nsvit.tables.sheet import write
+
+Paths = Sequence[str | Path]
+
+
+def _forms(out: str | Path) -> list[Path]:
+    return [Path(out).with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
+
+
+def write_table1(records: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table1`: the main table from records; the three forms beside `out`."""
+    frame = main.table1(records, spec)
+    write(frame, main.DECIMALS, main.table1_sheet(frame, spec), *_forms(out))
+
+
+def write_influence(influences: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-influence`: noise at every block; the three forms beside `out`."""
+    frame = influence.table_influence(influence.read_influence(influences), spec)
+    write(frame, influence.DECIMALS, influence.influence_sheet(frame, spec), *_forms(out))
+
+
+def write_nullity(
+    architectures: str | Path, nullspaces: Paths, spec: TableSpec, out: str | Path
+) -> None:
+    """The verb `table-nullity`: ranks and nullities; the three forms beside `out`."""
+    import pandas as pd
+
+    sidecars = [artifacts.read_json(path) for path in nullspaces]
+    frame = nullity.table_nullity(pd.read_csv(architectures), sidecars, spec)
+    write(frame, nullity.DECIMALS, nullity.nullity_sheet(frame, spec), *_forms(out))
+
+
+def write_runs(histories: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-runs`: one row per run; the three forms beside `out`."""
+    frame = runs.table_runs(histories, spec)
+    write(frame, runs.DECIMALS, runs.runs_sheet(frame, spec), *_forms(out))

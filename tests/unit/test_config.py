@@ -1,0 +1,151 @@
+"""The configuration schema: what is refused, and what a refusal says."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nsvit import config, specs
+from nsvit.errors import NsvitError
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(p for p in (ROOT / "config").glob("*.yaml"))
+
+
+@pytest.fixture
+def raw():
+    return yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+
+
+def put(raw, path, value):
+    *parents, last = path.split(".")
+    inner = raw
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_shipped_configs_are_valid(path):
+    assert config.load(path).runs()
+
+
+def test_schema_json_is_in_step():
+    assert (ROOT / "config/schema.json").read_text() == config.schema_text(), "run `make schema`"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("finetune.lrr", 1e-3, "no such key"),
+        ("modelz", {}, "no such key"),
+        ("finetune.rounds", "many", "integer"),
+        ("finetune.rounds", -1, "greater than or equal to 0"),
+        ("finetune.lr", 0, "greater than 0"),
+        ("finetune.noise.epsilon", 3, "less than or equal to 2"),
+        ("finetune.select", "test", "'last' or 'dev'"),
+        ("evaluate.conditions.fgsm_1.attack.radius", "0.03", "k/255"),
+        ("evaluate.conditions.fgsm_1.attack.radius", "8/225", "k/255"),
+        ("evaluate.conditions.fgsm_1.attack.radius", "256/255", "k/255"),
+        ("evaluate.conditions.fgsm_1.attack.name", "fgsn", "fgsm"),
+        ("evaluate.conditions.clean.set", "vall", "['vall'] not among"),
+        ("evaluate.conditions.c.metric", "accuracy", "corruption_error"),
+        ("models.vit_s.std", [0.5, 0.0, 0.5], "std must be positive"),
+        ("arms.Bad-slug", {"label": "x", "kind": "plain"}, "lower-case"),
+        ("arms.nullspace.seeds", [0, 0], "repetition"),
+        ("arms.nullspace.seeds", [], "at least 1 item"),
+        ("arms.nullspace.models", ["vit_x"], "['vit_x'] not among"),
+        ("arms.nullspace.overrides", {"noise": {"epsilonn": 1}}, "noise.epsilonn"),
+        ("data.train", "trein", "not in data.sets"),
+        ("dynamics.seed", 9, "not a seed of arm"),
+        ("influence.models", ["vit_l"], "['vit_l'] not among"),
+    ],
+)
+def test_bad_values_are_refused_by_name(raw, key, value, says):
+    put(raw, key, value)
+    with pytest.raises(NsvitError) as caught:
+        config.validate(raw, "my.yaml")
+    assert says in str(caught.value)
+    assert str(caught.value).startswith("my.yaml")
+
+
+def test_every_problem_is_reported_at_once(raw):
+    put(raw, "finetune.rounds", "many")
+    put(raw, "statistics.confidence", 2)
+    with pytest.raises(NsvitError, match="2 problem") as caught:
+        config.validate(raw)
+    assert "finetune.rounds" in str(caught.value)
+    assert "statistics.confidence" in str(caught.value)
+
+
+def test_scientific_notation_without_a_dot_is_a_number(raw):
+    raw["finetune"]["lr"] = "1e-3"  # what PyYAML makes of 1e-3
+    assert config.validate(raw).finetune.lr == 1e-3
+
+
+def test_overrides_change_only_their_arm(raw):
+    raw["arms"]["wide"] = {
+        "label": "wide",
+        "kind": "nullspace",
+        "overrides": {"noise": {"epsilon": 0.1}},
+    }
+    exp = config.validate(raw)
+    assert exp.resolve("wide").noise.epsilon == 0.1
+    assert exp.resolve("wide").noise.max_steps == exp.finetune.noise.max_steps
+    assert exp.resolve("nullspace") == exp.finetune
+
+
+def test_the_arm_none_never_trains(raw):
+    assert config.validate(raw).resolve("none").rounds == 0
+
+
+def test_values_cannot_be_changed(raw):
+    with pytest.raises(Exception, match="frozen"):
+        config.validate(raw).finetune.lr = 1
+
+
+@pytest.mark.parametrize("radius", ["0/255", "1/255", "8/255", "255/255"])
+def test_radius_value(radius):
+    assert config.radius_value(radius) == int(radius.split("/")[0]) / 255
+
+
+def test_files_that_are_not_configs(tmp_path):
+    with pytest.raises(NsvitError, match="cannot be read"):
+        config.load(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [1")
+    with pytest.raises(NsvitError, match="not YAML"):
+        config.load(bad)
+    bad.write_text("- 1")
+    with pytest.raises(NsvitError, match="mapping"):
+        config.load(bad)
+
+
+def test_a_spec_depends_only_on_its_sections(raw):
+    before = specs.finetune(config.validate(raw), "vit_s", "nullspace", 0)
+    other = copy.deepcopy(raw)
+    other["evaluate"]["batch_size"] = 7
+    other["statistics"]["seed"] = 5
+    assert specs.finetune(config.validate(other), "vit_s", "nullspace", 0) == before
+    other["finetune"]["lr"] = 1e-3
+    assert specs.finetune(config.validate(other), "vit_s", "nullspace", 0) != before
+
+
+def test_specs_survive_json(raw):
+    exp = config.validate(raw)
+    spec = specs.table(exp)
+    assert specs.TableSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert list(json.loads(spec.model_dump_json())["conditions"]) == list(exp.evaluate.conditions)
+
+
+def test_documentation_names_every_key():
+    code = re.findall(r"`([^`]+)`", (ROOT / "config/README.md").read_text())
+    words = {word for span in code for word in re.findall(r"[a-z_0-9]+", span)}
+    schema = json.loads(config.schema_text())
+    counts = set(schema["$defs"].pop("MenagerieCounts")["properties"])
+    keys = {k for section in schema["$defs"].values() for k in section.get("properties", {})}
+    assert keys | set(schema["properties"]) <= words
+    assert counts <= set(config.load(ROOT / "config/config.yaml").data.sets)

@@ -1,0 +1,164 @@
+"""Records against a plain loop over timm's own forward."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import nsvit.pictures
+from nsvit.config import ConditionConfig
+from nsvit.data.layouts import ImageSet
+from nsvit.errors import NsvitError
+from nsvit.evaluation import COLUMNS, evaluate
+from nsvit.models import PixelModel
+from nsvit.specs import EvaluateSpec
+from tests.small import MEAN, STD, image_tree, read_pictures, small_vit
+
+FGSM = {"name": "fgsm", "radius": "4/255"}
+
+
+def spec(conditions: dict[str, dict], batch_size: int = 5) -> EvaluateSpec:
+    parsed = {k: ConditionConfig(label=k, **v) for k, v in conditions.items()}
+    return EvaluateSpec(model="small", arm="none", seed=3, batch_size=batch_size, conditions=parsed)
+
+
+def plain_logits(model: PixelModel, pixels: torch.Tensor) -> torch.Tensor:
+    """Normalises by hand and calls timm, one picture at a time."""
+    normalised = (pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    with torch.no_grad():
+        return torch.cat([model.net(picture[None]) for picture in normalised])
+
+
+def check(records: pd.DataFrame, logits: torch.Tensor, image_set: ImageSet) -> None:
+    probabilities = logits.double().softmax(1).numpy()
+    labels = image_set.labels
+    assert list(records["sample"]) == list(image_set.frame["path"])
+    assert list(records["label"]) == list(labels)
+    assert list(records["prediction"]) == list(logits.argmax(1).numpy())
+    assert list(records["correct"]) == list(logits.argmax(1).numpy() == labels)
+    assert np.allclose(records["confidence"], probabilities.max(1), atol=1e-5)
+    assert np.allclose(
+        records["label_probability"], probabilities[np.arange(len(labels)), labels], atol=1e-5
+    )
+
+
+def test_clean_and_attacked_records_equal_a_plain_loop(tmp_path: Path) -> None:
+    model, val = small_vit(), image_tree(tmp_path, per_class=4)
+    records = evaluate(
+        model,
+        {"val": val},
+        spec({"attacked": {"set": "val", "attack": FGSM}, "clean": {"set": "val"}}),
+    )
+    assert tuple(records.columns) == COLUMNS
+    assert list(dict.fromkeys(records["condition"])) == ["attacked", "clean"]
+    pixels = read_pictures(val)
+    check(records[records["condition"] == "clean"], plain_logits(model, pixels), val)
+    moved = pixels.clone().requires_grad_()
+    loss = cross_entropy(model(moved), torch.tensor(val.labels), reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, moved)
+    attacked = (pixels + 4 / 255 * gradient.sign()).clamp(0, 1)
+    check(records[records["condition"] == "attacked"], plain_logits(model, attacked), val)
+    constants = records[["model", "arm", "seed", "round", "set"]].drop_duplicates()
+    assert constants.values.tolist() == [["small", "none", 3, -1, "val"]]
+    by_condition = records.groupby("condition")[["attack", "radius"]].first()
+    assert by_condition.loc["attacked"].tolist() == ["fgsm", "4/255"]
+    assert by_condition.loc["clean"].tolist() == ["", ""]
+    assert records["confidence"].dtype == np.float32
+    assert records["correct"].dtype == bool
+
+
+def test_only_allowed_classes_are_predicted_and_share_the_probability(tmp_path: Path) -> None:
+    model = small_vit(classes=6)
+    full = image_tree(tmp_path, per_class=5, classes=6, name="a", allowed=(1, 4))
+    logits = plain_logits(model, read_pictures(full))
+    assert not set(logits.argmax(1).tolist()) <= {1, 4}, "the test needs a model that errs"
+    records = evaluate(
+        model, {"a": full}, spec({"a": {"set": "a"}, "f": {"set": "a", "attack": FGSM}})
+    )
+    assert set(records["prediction"]) <= {1, 4}
+    masked = torch.full_like(logits, -torch.inf)
+    masked[:, [1, 4]] = logits[:, [1, 4]]
+    check(records[records["condition"] == "a"], masked, full)
+
+
+def test_conditions_of_a_set_share_decoding_clean_pass_and_gradient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, val = small_vit(), image_tree(tmp_path, per_class=5)
+    read: list[str] = []
+    forwards: list[int] = []
+    original = nsvit.pictures.batches
+
+    def counted(image_set: ImageSet, batch_size: int):
+        for images, labels, start in original(image_set, batch_size):
+            read.extend(image_set.frame["path"].iloc[start : start + len(labels)])
+            yield images, labels, start
+
+    monkeypatch.setattr(nsvit.pictures, "batches", counted)
+    model.register_forward_hook(lambda module, args, out: forwards.append(len(out)))
+    radii = {
+        f"f{k}": {"set": "val", "attack": {"name": "fgsm", "radius": f"{k}/255"}} for k in (1, 2, 8)
+    }
+    evaluate(model, {"val": val}, spec({"clean": {"set": "val"}, "again": {"set": "val"}, **radii}))
+    assert Counter(read) == Counter(val.frame["path"])
+    # One clean pass, one pass for the gradient and one per radius, over every picture.
+    assert sum(forwards) == len(val) * (1 + 1 + 3)
+
+
+def test_a_condition_on_n_pictures_has_the_rows_of_the_whole_set(tmp_path: Path) -> None:
+    cells = [("fog", 1), ("fog", 5), ("snow", 1)]
+    model, corrupted = small_vit(), image_tree(tmp_path, per_class=4, cells=cells, name="c")
+    few = {"set": "c", "images": 6, "metric": "corruption_error"}
+    whole = {"set": "c", "metric": "corruption_error"}
+    records = evaluate(model, {"c": corrupted}, spec({"few": few, "whole": whole}))
+    alone = evaluate(model, {"c": corrupted}, spec({"few": few}))
+    few_rows = records[records["condition"] == "few"].reset_index(drop=True)
+    taken = set(corrupted.take(6).frame["path"])
+    assert list(few_rows["sample"]) == [p for p in corrupted.frame["path"] if p in taken]
+    assert few_rows.groupby(["corruption", "severity"]).size().tolist() == [6, 6, 6]
+    exact = [name for name in COLUMNS if "probability" not in name and name != "confidence"]
+    pd.testing.assert_frame_equal(few_rows[exact], alone[exact])
+    whole_rows = records[records["condition"] == "whole"]
+    check(whole_rows, plain_logits(model, read_pictures(corrupted)), corrupted)
+    assert list(whole_rows["corruption"]) == list(corrupted.frame["corruption"])
+    assert list(whole_rows["severity"]) == list(corrupted.frame["severity"])
+
+
+def test_records_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
+    model, val = small_vit(), image_tree(tmp_path, per_class=4)
+    conditions = {"clean": {"set": "val"}, "f": {"set": "val", "attack": FGSM}}
+    one, all_ = (evaluate(model, {"val": val}, spec(conditions, size)) for size in (1, 100))
+    pd.testing.assert_frame_equal(one, all_, rtol=1e-4)
+
+
+def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
+    model, val = small_vit().train(), image_tree(tmp_path, per_class=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    evaluate(model, {"val": val}, spec({"f": {"set": "val", "attack": FGSM}}))
+    assert model.training and all(w.requires_grad and w.grad is None for w in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_logits_that_are_not_finite_name_model_and_set(tmp_path: Path) -> None:
+    model, val = small_vit(), image_tree(tmp_path, per_class=2)
+    with torch.no_grad():
+        model.net.head.bias[1] = float("nan")
+    with pytest.raises(NsvitError, match="'small'.*'val'.*not finite"):
+        evaluate(model, {"val": val}, spec({"clean": {"set": "val"}}))
+
+
+def test_sets_that_do_not_fit_are_refused_before_any_forward(tmp_path: Path) -> None:
+    model = small_vit()
+    model.register_forward_hook(lambda *_: pytest.fail("computed"))
+    good = image_tree(tmp_path / "good", per_class=2)
+    large = image_tree(tmp_path / "large", per_class=2, size=24, name="large")
+    more = image_tree(tmp_path / "more", per_class=2, classes=5, name="more")
+    for bad, message in ((large, "'large'.*24 x 24"), (more, "'more'.*5 classes")):
+        with pytest.raises(NsvitError, match=message):
+            evaluate(
+                model, {"val": good, "bad": bad}, spec({"v": {"set": "val"}, "b": {"set": "bad"}})
+            )

@@ -1,0 +1,87 @@
+"""The smoke workflow end to end, twice, and what reruns do."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import SMOKE, Checkout
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+TABLES = "results/smoke/tables"
+
+
+def test_everything_promised_is_there(finished):
+    results = finished.folder / "results/smoke"
+    for name in ("table1", "nullity", "runs", "influence"):
+        for extension in ("csv", "md", "tex"):
+            assert (results / f"tables/{name}.{extension}").stat().st_size > 0
+    for name in ("nullspace_vit_s", "influence", "dynamics"):
+        for extension in ("svg", "png"):
+            assert (results / f"figures/{name}.{extension}").stat().st_size > 0
+    sets = yaml.safe_load((finished.folder / "config/smoke.yaml").read_text())["data"]["sets"]
+    assert {p.stem for p in (results / "figures/sheets").iterdir()} == set(sets)
+
+
+def test_table1_has_every_cell_with_an_interval(finished):
+    table = pd.read_csv(finished.folder / TABLES / "table1.csv")
+    assert list(table.columns) == [
+        "model", "method", "column", "value", "low", "high", "n", "seeds", "paper",
+    ]  # fmt: skip
+    assert set(table["method"]) == {"none", "random", "nullspace"}
+    assert len(table) == 3 * 10
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
+    assert (table["n"] > 0).all()
+    assert (table.loc[table["method"] == "nullspace", "seeds"] == 2).all()
+
+
+def test_a_finished_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.snakemake(*SMOKE, "-n")
+
+
+def test_one_rule_again_changes_nothing(finished):
+    before = finished.digests()
+    output = finished.snakemake(*SMOKE, "-R", "table1")
+    assert "table1" in output
+    assert finished.digests() == before
+    assert "Nothing to be done" in finished.snakemake(*SMOKE, "-n")
+
+
+def test_a_changed_key_reruns_only_what_depends_on_it(finished):
+    output = finished.snakemake(*SMOKE, "-n", "--config", "statistics={seed: 5}")
+    assert "table1" in output
+    for rule in ("render", "finetune", "evaluate", "nullspace"):
+        assert f"\nrule {rule}:" not in output
+
+
+def test_a_run_from_scratch_gives_the_same_tables(finished, checkout):
+    checkout.snakemake(*SMOKE)
+    for name in ("table1", "influence", "nullity"):
+        theirs = (finished.folder / TABLES / f"{name}.csv").read_bytes()
+        assert (checkout.folder / TABLES / f"{name}.csv").read_bytes() == theirs
+
+
+def test_a_bad_config_stops_before_the_first_job(checkout):
+    output = checkout.snakemake(*SMOKE, "--config", "finetune={lrr: 1}", check=False)
+    assert "finetune.lrr: no such key" in output
+    assert not (checkout.folder / "results").exists()
+
+
+def test_a_damaged_picture_stops_the_run_by_name_and_keeps_what_is_done(tmp_path, finished):
+    run = Checkout(tmp_path)
+    shutil.copytree(finished.folder / "results/smoke/data", tmp_path / "pictures")
+    damaged = next((tmp_path / "pictures/val").rglob("*.png"))
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    config = yaml.safe_load((run.folder / "config/smoke.yaml").read_text())
+    config["data"].update(
+        root=str(tmp_path / "pictures"), classes=str(tmp_path / "pictures/classes.txt")
+    )
+    del config["data"]["menagerie"]
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(config, sort_keys=False))
+    output = run.snakemake("--configfile", str(own), "results/smoke/index/val.parquet", check=False)
+    log = (run.folder / "results/smoke/logs/scan/val.log").read_text()
+    assert damaged.name in log
+    assert "results/smoke/logs/scan/val.log" in output
+    run.snakemake("--configfile", str(own), "results/smoke/index/v2.parquet")

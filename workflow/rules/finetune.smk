@@ -1,0 +1,26 @@
+"""Finetuning: every arm through one loop."""
+
+
+rule finetune:
+    input:
+        model=f"{R}/models/{{model}}/model.safetensors",
+        index=index(exp.data.train),
+    output:
+        weights=f"{R}/runs/{{model}}/{{arm}}/seed{{seed}}/model.safetensors",
+        sidecar=f"{R}/runs/{{model}}/{{arm}}/seed{{seed}}/model.json",
+        history=f"{R}/runs/{{model}}/{{arm}}/seed{{seed}}/history.json",
+    log:
+        f"{R}/logs/finetune/{{model}}/{{arm}}/seed{{seed}}.log",
+    benchmark:
+        f"{R}/benchmarks/finetune/{{model}}/{{arm}}/seed{{seed}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=720,
+        gpu=1,
+    params:
+        spec=spec(specs.finetune, "model", "arm", "seed"),
+        recipe=RECIPES["finetune"],
+    shell:
+        "nsvit finetune --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
+        " --out {output.history:q} --threads {threads} > {log:q} 2>&1"

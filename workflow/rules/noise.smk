@@ -1,0 +1,48 @@
+"""Approximate nullspace noise at every block, and what it does to held-out predictions."""
+
+INFLUENCE = exp.influence.models if exp.influence else ()
+
+
+rule learn_noise:
+    input:
+        model=f"{R}/models/{{model}}/model.safetensors",
+        index=index(exp.data.train),
+    output:
+        directory(f"{R}/noise/{{model}}"),
+    log:
+        f"{R}/logs/learn_noise/{{model}}.log",
+    benchmark:
+        f"{R}/benchmarks/learn_noise/{{model}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=1,
+    params:
+        spec=spec(specs.influence, "model"),
+        recipe=RECIPES["learn_noise"],
+    shell:
+        "nsvit learn-noise --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
+        " --out {output:q} --threads {threads} > {log:q} 2>&1"
+
+
+rule influence:
+    input:
+        model=f"{R}/models/{{model}}/model.safetensors",
+        index=index(exp.data.train),
+        noise=f"{R}/noise/{{model}}",
+    output:
+        f"{R}/influence/{{model}}.parquet",
+    log:
+        f"{R}/logs/influence/{{model}}.log",
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=1,
+    params:
+        spec=spec(specs.influence, "model"),
+        recipe=RECIPES["influence"],
+    shell:
+        "nsvit influence --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
+        " --noise {input.noise:q} --out {output:q} --threads {threads} > {log:q} 2>&1"
