@@ -60,13 +60,19 @@ def row(model: str | None, method: str | None) -> dict[str, float]:
     Looked up in Table 1, then in Table 3. Empty if the paper has no such row; columns it leaves
     empty are absent. `average` is there only where it is printed.
     """
-    for name in ("table1", "table3_epsilon"):
-        frame = _read(name)
-        match = frame[(frame["model"] == model) & (frame["method"] == method)]
-        if len(match):
-            numbers = match.iloc[0].drop(["model", "method"]).dropna()
-            return {str(column): float(value) for column, value in numbers.items()}
-    return {}
+    return dict(_rows().get((model, method), {}))
+
+
+@functools.cache
+def _rows() -> dict[tuple[str | None, str | None], dict[str, float]]:
+    found: dict[tuple[str | None, str | None], dict[str, float]] = {}
+    for name in ("table3_epsilon", "table1"):  # the later one wins
+        for row in _read(name).to_dict("records"):
+            model, method = str(row.pop("model")), str(row.pop("method"))
+            found[model, method] = {
+                str(column): float(value) for column, value in row.items() if value == value
+            }
+    return found
 
 
 def average(model: str | None, method: str | None, columns: Sequence[str | None]) -> float | None:

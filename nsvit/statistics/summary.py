@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,11 +38,35 @@ class Resampled:
     replicates: NDArray[np.float64]
     config: StatisticsConfig
 
-    def groups(self) -> Iterator[Group]:
+    def groups(self) -> list[Group]:
         """Every (model, arm, round) there is, in order of first occurrence."""
-        found = self.columns[["model", "arm", "round"]].drop_duplicates()
-        for model, arm, number in found.itertuples(index=False):
-            yield str(model), str(arm), int(number)
+        return list(dict.fromkeys(group for group, _ in self._places))
+
+    @cached_property
+    def _places(self) -> dict[tuple[Group, str], dict[int, int]]:
+        """(group, condition) -> seed -> column."""
+        places: dict[tuple[Group, str], dict[int, int]] = {}
+        for i, row in enumerate(self.columns[KEYS].itertuples(index=False)):
+            model, arm, seed, number, condition = row
+            group = (str(model), str(arm), int(number))
+            places.setdefault((group, str(condition)), {})[int(seed)] = i
+        return places
+
+    @cached_property
+    def _values(self) -> NDArray[np.float64]:
+        return self.columns["value"].to_numpy(dtype=float)
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        return self.columns["n"].to_numpy(dtype=np.int64)
+
+    @cached_property
+    def _sets(self) -> list[str]:
+        return [str(name) for name in self.columns["set"]]
+
+    @cached_property
+    def _errors(self) -> NDArray[np.bool_]:
+        return self.columns["error"].to_numpy(dtype=bool)
 
     def positions(self, group: Group, conditions: Sequence[str]) -> NDArray[np.intp]:
         """(S, C) columns of a group: seeds that have all the conditions, conditions.
@@ -49,28 +74,18 @@ class Resampled:
         Raises:
             NsvitError: two seeds were evaluated on different numbers of pictures.
         """
-        c = self.columns
-        mask = (c["model"] == group[0]) & (c["arm"] == group[1]) & (c["round"] == group[2])
-        found = c[mask & c["condition"].isin(list(conditions))]
-        for condition, part in found.groupby("condition", sort=False):
-            if part["n"].nunique() > 1:
-                sizes = ", ".join(
-                    f"seed {seed}: {n}" for seed, n in zip(part["seed"], part["n"], strict=True)
-                )
+        found = [self._places.get((group, condition), {}) for condition in conditions]
+        for condition, by_seed in zip(conditions, found, strict=True):
+            sizes = {seed: int(self._sizes[i]) for seed, i in sorted(by_seed.items())}
+            if len(set(sizes.values())) > 1:
+                text = ", ".join(f"seed {seed}: {n}" for seed, n in sizes.items())
                 raise NsvitError(
                     f"{group[0]}, {group[1]}, {condition}: seeds have different numbers of "
-                    f"pictures ({sizes}); evaluate them again with one config"
+                    f"pictures ({text}); evaluate them again with one config"
                 )
-        where = {
-            (int(seed), str(condition)): int(i)
-            for i, seed, condition in zip(
-                found.index, found["seed"], found["condition"], strict=True
-            )
-        }
-        seeds = sorted({seed for seed, _ in where})
-        rows = [[where.get((s, c), -1) for c in conditions] for s in seeds]
-        full = [row for row in rows if -1 not in row]
-        return np.array(full, dtype=np.intp).reshape(len(full), len(conditions))
+        seeds = sorted(set.intersection(*map(set, found))) if found else []
+        rows = [[by_seed[seed] for by_seed in found] for seed in seeds]
+        return np.array(rows, dtype=np.intp).reshape(len(rows), len(conditions))
 
     def combine(
         self, group: Group, conditions: Sequence[str], accuracies: bool = True
@@ -89,18 +104,21 @@ class Resampled:
         at = self.positions(group, conditions)
         if at.size == 0:
             return None
-        values = self.columns["value"].to_numpy(dtype=float)[at]
+        values = self._values[at]
         replicates = self.replicates[:, at]
         if accuracies:
-            errors = self.columns["error"].to_numpy(dtype=bool)[at]
+            errors = self._errors[at]
             values = np.where(errors, 1.0 - values, values)
             replicates = np.where(errors, 1.0 - replicates, replicates)
         weights = seed_weights(
             len(at), self.config.resamples, self.config.seed, "seeds", group[0], group[1]
         )
         over_seeds = (replicates.mean(axis=2) * weights).sum(axis=1)
-        sizes = self.columns.iloc[at[0]].groupby("set")["n"].max()
-        return float(values.mean()), over_seeds, int(sizes.sum()), len(at)
+        sizes: dict[str, int] = {}
+        for i in at[0]:
+            name = self._sets[i]
+            sizes[name] = max(int(self._sizes[i]), sizes.get(name, 0))
+        return float(values.mean()), over_seeds, sum(sizes.values()), len(at)
 
     def estimate(self, group: Group, conditions: Sequence[str]) -> Estimate | None:
         """One condition as it is (an error stays one), or the average of several.
@@ -114,12 +132,9 @@ class Resampled:
             return None
         value, replicates, n, seeds = combined
         low, high = percentiles(replicates, self.config.confidence)
-        if alone and seeds == 1 and not self._is_error(conditions[0]):
+        if alone and seeds == 1 and not self._errors[self.positions(group, conditions)[0, 0]]:
             low, high = wilson_interval(round(value * n), n, self.config.confidence)
         return Estimate(value, low, high, n, seeds)
-
-    def _is_error(self, condition: str) -> bool:
-        return bool(self.columns.loc[self.columns["condition"] == condition, "error"].any())
 
 
 def resample(scores: pd.DataFrame, config: StatisticsConfig) -> Resampled:

@@ -34,7 +34,7 @@ MODEL_GAIN = {"vit_s": 0.0, "vit_b": 0.03, "vit_s_wrong_norm": -0.10}
 def experiment() -> config.Experiment:
     """The default config, with few resamples."""
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    raw["statistics"] = {"confidence": 0.95, "resamples": 400, "seed": 0}
+    raw["statistics"] = {"confidence": 0.95, "resamples": 200, "seed": 0}
     return config.validate(raw)
 
 
@@ -57,44 +57,42 @@ def run_records(
     rng = np.random.default_rng([len(model), len(arm), seed, number + 1])
     parts = []
     for slug, condition in conditions.items():
-        difficulty = np.random.default_rng(len(condition.set)).random(images)
+        broken = condition.metric == "corruption_error"
+        count = corrupted if broken else images
+        types, levels = (list(ALEXNET_ERRORS), 5) if broken else ([""], 1)
+        shape = (len(types), levels, count)
         gains = ARM_GAIN.get(arm, 0.0) + MODEL_GAIN.get(model, 0.0) + gain
         skill = SKILL.get(slug, 0.5) + gains + 0.01 * rng.standard_normal()
-        cells = (
-            [(c, s) for c in ALEXNET_ERRORS for s in range(1, 6)]
-            if condition.metric == "corruption_error"
-            else [("", 0)]
-        )
-        count = corrupted if len(cells) > 1 else images
-        for corruption, severity in cells:
-            level = skill + 0.06 * (3 - severity if severity else 0)
-            noise = 0.15 * rng.standard_normal(count)
-            correct = difficulty[:count] + noise < level
-            prefix = f"{corruption}/{severity}/" if corruption else ""
-            names = [f"{prefix}{CLASSES[i % 10]}/{i:05d}.png" for i in range(count)]
-            labels = np.arange(count) % 10
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "model": model,
-                        "arm": arm,
-                        "seed": seed,
-                        "round": number,
-                        "condition": slug,
-                        "set": condition.set,
-                        "corruption": corruption,
-                        "severity": np.int8(severity),
-                        "attack": condition.attack.name if condition.attack else "",
-                        "radius": condition.attack.radius if condition.attack else "",
-                        "sample": names,
-                        "label": labels,
-                        "prediction": np.where(correct, labels, (labels + 1) % 10),
-                        "correct": correct,
-                        "confidence": np.float32(0.7),
-                        "label_probability": np.float32(0.5),
-                    }
-                )
-            )
+        severity = np.arange(1, 6) if broken else np.zeros(1)
+        level = skill + (0.06 * (3 - severity)[None, :, None] if broken else 0.0)
+        difficulty = np.random.default_rng(len(condition.set)).random(images)[:count]
+        correct = difficulty + 0.15 * rng.standard_normal(shape) < level
+        t, s, i = (axis.ravel() for axis in np.indices(shape))
+        labels = i % 10
+        names = np.array(types, dtype=object)[t]
+        samples = [
+            (f"{name}/{int(k)}/" if name else "") + f"{CLASSES[j % 10]}/{j:05d}.png"
+            for name, k, j in zip(names, severity[s], i, strict=True)
+        ]
+        columns = {
+            "model": model,
+            "arm": arm,
+            "seed": seed,
+            "round": number,
+            "condition": slug,
+            "set": condition.set,
+            "corruption": names.astype(str),
+            "severity": severity[s].astype(np.int8),
+            "attack": condition.attack.name if condition.attack else "",
+            "radius": condition.attack.radius if condition.attack else "",
+            "sample": samples,
+            "label": labels,
+            "prediction": np.where(correct.ravel(), labels, (labels + 1) % 10),
+            "correct": correct.ravel(),
+            "confidence": np.float32(0.7),
+            "label_probability": np.float32(0.5),
+        }
+        parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -187,3 +185,31 @@ def dynamics_records(
         for number in range(rounds + 1)
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def nullspace_example(size: int = 48) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Arrays and sidecar of a nullspace artefact: a disc on a gradient, with noise."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:size, 0:size] / size
+    image = np.stack([0.3 + 0.5 * y, 0.6 - 0.3 * y, 0.8 - 0.4 * x])
+    image[:, (x - 0.5) ** 2 + (y - 0.45) ** 2 < 0.06] = np.array([[0.9], [0.5], [0.1]])
+    noise = 0.12 * np.tile(rng.standard_normal((3, 8, 8)), (1, size // 8, size // 8))
+    other = 0.12 * rng.standard_normal((3, size, size))
+    arrays = {
+        "basis": np.eye(192, 128),
+        "example_image": image,
+        "example_noise": noise,
+        "example_noisy": np.clip(image + noise, 0, 1),
+        "example_random_noisy": np.clip(image + other, 0, 1),
+        "example_predictions": np.array([0, 0, 2]),
+        "example_confidences": np.array([0.981, 0.981, 0.634]),
+    }
+    arrays = {k: v.astype(np.float32) if v.dtype == float else v for k, v in arrays.items()}
+    metrics = {
+        "rank": 64,
+        "nullity": 128,
+        "images": 64,
+        "nullspace_max_logit_difference": 3.1e-6,
+        "random_max_logit_difference": 7.42,
+    }
+    return arrays, {"kind": "nullspace", "spec": {"model": "vit_s"}, "metrics": metrics}

@@ -1,0 +1,11 @@
+"""Figures, from records, tables and sidecars only, in one style. No torch.
+
+Every figure is a function that returns a matplotlib figure; `save` writes it as svg and png.
+"""
+
+from nsvit.figures.dynamics import figure_dynamics
+from nsvit.figures.influence import figure_influence
+from nsvit.figures.nullspace import figure_nullspace
+from nsvit.figures.style import save
+
+__all__ = ["figure_dynamics", "figure_influence", "figure_nullspace", "save"]
