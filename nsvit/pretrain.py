@@ -136,13 +136,13 @@ def _train(spec: PretrainSpec, model: PixelModel, train: Pictures, dev: Pictures
             )
             if not bool(torch.isfinite(loss)):
                 raise NsvitError(
-                    f"pretrain {spec.name}: loss is {float(loss)} in epoch {epoch}, step {index}; "
+                    f"pretrain {spec.name}: loss is {loss.item()} in epoch {epoch}, step {index}; "
                     f"lower pretrain.{spec.name}.lr (now {config.lr})"
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            summed += float(loss)
+            summed += loss.item()
         accuracy, _ = measure(model, dev)
         log.info(
             "pretrain %s: epoch %d/%d, loss %.3f, dev accuracy %.3f, %.1f s",

@@ -10,12 +10,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import nsvit.pictures
+from nsvit.artifacts import provenance, write_json
 from nsvit.config import ConditionConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.errors import NsvitError
-from nsvit.evaluation import COLUMNS, evaluate
-from nsvit.models import PixelModel
-from nsvit.specs import EvaluateSpec
+from nsvit.evaluation import COLUMNS, dynamics, evaluate
+from nsvit.models import PixelModel, save_model
+from nsvit.specs import DynamicsSpec, EvaluateSpec
 from tests.small import MEAN, STD, image_tree, read_pictures, small_vit
 
 FGSM = {"name": "fgsm", "radius": "4/255"}
@@ -147,7 +148,7 @@ def test_logits_that_are_not_finite_name_model_and_set(tmp_path: Path) -> None:
     model, val = small_vit(), image_tree(tmp_path, per_class=2)
     with torch.no_grad():
         model.net.head.bias[1] = float("nan")
-    with pytest.raises(NsvitError, match="'small'.*'val'.*not finite"):
+    with pytest.raises(NsvitError, match=r"'small'.*'val'.*not finite"):
         evaluate(model, {"val": val}, spec({"clean": {"set": "val"}}))
 
 
@@ -157,8 +158,63 @@ def test_sets_that_do_not_fit_are_refused_before_any_forward(tmp_path: Path) -> 
     good = image_tree(tmp_path / "good", per_class=2)
     large = image_tree(tmp_path / "large", per_class=2, size=24, name="large")
     more = image_tree(tmp_path / "more", per_class=2, classes=5, name="more")
-    for bad, message in ((large, "'large'.*24 x 24"), (more, "'more'.*5 classes")):
+    for bad, message in ((large, r"'large'.*24 x 24"), (more, r"'more'.*5 classes")):
         with pytest.raises(NsvitError, match=message):
             evaluate(
                 model, {"val": good, "bad": bad}, spec({"v": {"set": "val"}, "b": {"set": "bad"}})
             )
+
+
+def finished_run(folder: Path, rounds: int) -> list[PixelModel]:
+    """A run's folder with other weights in every round."""
+    saved = []
+    for number in range(rounds):
+        model = small_vit(seed=number)
+        save_model(model, folder / f"rounds/{number}/model.safetensors", provenance("model", {}))
+        saved.append(model)
+    history = {**provenance("history", {}), "rounds": [{"round": r} for r in range(rounds)]}
+    write_json(folder / "history.json", history)
+    return saved
+
+
+def test_dynamics_is_evaluate_on_subsets_of_every_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    val = image_tree(tmp_path / "val", per_class=5)
+    cells = [("fog", 1), ("snow", 2)]
+    corrupted = image_tree(tmp_path / "c", per_class=3, cells=cells, name="c")
+    sets = {"val": val, "c": corrupted}
+    models = finished_run(tmp_path / "run", rounds=3)
+    conditions = {
+        "clean": {"set": "val"},
+        "f": {"set": "val", "attack": FGSM, "images": 2},
+        "c": {"set": "c", "metric": "corruption_error"},
+    }
+    wanted = spec(conditions)
+    dynamic = DynamicsSpec(**dict(wanted), images=6, corrupted_images=4)
+    decoded = []
+    original = nsvit.pictures.load_pixels
+    monkeypatch.setattr(
+        nsvit.pictures,
+        "load_pixels",
+        lambda image_set: decoded.append(len(image_set)) or original(image_set),
+    )
+    records = dynamics(tmp_path / "run", sets, dynamic)
+    # Beside single pictures to know the size: each subset once, not once per round.
+    assert sorted(n for n in decoded if n > 1) == [6, 8]
+    assert list(dict.fromkeys(records["round"])) == [0, 1, 2]
+    subsets = {"val": val.take(6), "c": corrupted.take(4)}
+    for number, model in enumerate(models):
+        for slug, condition in conditions.items():
+            found = records[(records["round"] == number) & (records["condition"] == slug)]
+            subset = subsets[condition["set"]]
+            alone = spec({slug: {**condition, "images": None}})
+            expected = evaluate(model, {condition["set"]: subset}, alone, round=number)
+            pd.testing.assert_frame_equal(found.reset_index(drop=True), expected, rtol=1e-4)
+    assert records.groupby("round")["confidence"].mean().nunique() == 3
+
+
+def test_dynamics_of_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    wanted = DynamicsSpec(**dict(spec({"clean": {"set": "val"}})), images=2, corrupted_images=1)
+    with pytest.raises(NsvitError, match=r"history\.json"):
+        dynamics(tmp_path, {"val": image_tree(tmp_path, per_class=1)}, wanted)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-import nsvit.finetune
+import nsvit.finetuning
 from nsvit import artifacts
 from nsvit.config import FinetuneConfig, NoiseConfig
 from nsvit.data.layouts import ImageSet
@@ -179,7 +179,7 @@ def interrupted(
         return original(model, train, of, number)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(nsvit.finetune, "round_noise", dies)
+        patch.setattr(nsvit.finetuning, "round_noise", dies)
         finetune(small_vit(), *sets, run, out)
     assert not (out / "history.json").exists()
 
@@ -210,7 +210,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     trained = []
     original = nsvit.finetuning.batch_positions
     monkeypatch.setattr(
-        nsvit.finetune,
+        nsvit.finetuning,
         "batch_positions",
         lambda *args: trained.append(args[-1]) or original(*args),
     )
@@ -254,7 +254,7 @@ def test_a_loss_that_is_not_a_number_names_the_place_and_keeps_the_last_round(
         images = original(*args)
         return images * float("nan") if args[-2:] == (2, 1) else images
 
-    monkeypatch.setattr(nsvit.finetune, "train_images", poisoned)
+    monkeypatch.setattr(nsvit.finetuning, "train_images", poisoned)
     with pytest.raises(NsvitError, match=r"small/plain/seed0.*nan in round 2, step 1.*rounds/1/"):
         finetune(small_vit(), *sets, spec(), tmp_path / "bad")
     monkeypatch.undo()
@@ -287,7 +287,7 @@ def test_arms_of_a_seed_see_the_same_pictures_and_the_same_pool(
             return call
 
         with monkeypatch.context() as patch:
-            patch.setattr(nsvit.finetune, "train_images", spy)
+            patch.setattr(nsvit.finetuning, "train_images", spy)
             for name in ("learn_noise", "random_noise"):
                 patch.setattr(nsvit.draws, name, spy_noise(getattr(nsvit.draws, name)))
             finetune(small_vit(), *sets, spec(kind, augmentation="light"), tmp_path / kind)
@@ -315,7 +315,7 @@ def test_the_selected_round_is_what_is_saved(
     tmp_path: Path, sets: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accuracies = iter([(0.2, 1.0), (0.7, 1.0), (0.7, 0.5), (0.1, 1.0)])
-    monkeypatch.setattr(nsvit.finetune, "measure", lambda *_: next(accuracies))
+    monkeypatch.setattr(nsvit.finetuning, "measure", lambda *_: next(accuracies))
     model = small_vit()
     history = finetune(model, *sets, spec(select="dev"), tmp_path)
     assert history["selected"] == 1
@@ -358,12 +358,12 @@ def test_what_does_not_fit_is_refused_before_compute(
     model = small_vit()
     model.register_forward_hook(lambda *_: pytest.fail("computed"))
     large = image_tree(tmp_path / "large", per_class=2, size=24, name="large")
-    with pytest.raises(NsvitError, match="'large'.*24 x 24"):
+    with pytest.raises(NsvitError, match=r"'large'.*24 x 24"):
         finetune(model, large, dev, spec(), tmp_path / "run")
     with pytest.raises(NsvitError, match="block 7"):
         finetune(model, train, dev, spec("nullspace", block=7), tmp_path / "run")
     more = image_tree(tmp_path / "more", per_class=2, classes=5, name="more")
-    with pytest.raises(NsvitError, match="'more'.*5 classes"):
+    with pytest.raises(NsvitError, match=r"'more'.*5 classes"):
         finetune(model, train, more, spec(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
