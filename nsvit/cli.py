@@ -209,7 +209,7 @@ def figure_influence(args: Args) -> None:
     """Draw agreement and norm of noise at every block."""
     from nsvit import figures
 
-    figures.write_influence(args.influences, _spec(specs.TableSpec, args), args.out)
+    figures.write_influence(args.table, _spec(specs.TableSpec, args), args.out)
 
 
 def figure_dynamics(args: Args) -> None:
@@ -257,7 +257,7 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     table_runs: ("histories+",),
     table_influence: ("influences+",),
     figure_nullspace: ("nullspace",),
-    figure_influence: ("influences+",),
+    figure_influence: ("table",),
     figure_dynamics: ("records+", "histories+"),
 }
 

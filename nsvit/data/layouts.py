@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from nsvit import artifacts
 from nsvit.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
@@ -218,7 +218,7 @@ def check_image(path: Path) -> None:
 
 def not_an_image(path: Path, error: Exception) -> NsvitError:
     """The error for a file that is not a whole image."""
-    reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+    reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
     return NsvitError(f"{path}: not an image ({reason}); remove or replace it")
 
 

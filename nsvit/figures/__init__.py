@@ -7,5 +7,14 @@ from nsvit.figures.dynamics import figure_dynamics
 from nsvit.figures.influence import figure_influence
 from nsvit.figures.nullspace import figure_nullspace
 from nsvit.figures.style import save
+from nsvit.figures.verbs import write_dynamics, write_influence, write_nullspace
 
-__all__ = ["figure_dynamics", "figure_influence", "figure_nullspace", "save"]
+__all__ = [
+    "figure_dynamics",
+    "figure_influence",
+    "figure_nullspace",
+    "save",
+    "write_dynamics",
+    "write_influence",
+    "write_nullspace",
+]

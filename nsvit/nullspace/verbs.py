@@ -42,7 +42,7 @@ def run(
         images = loading.to_float(loading.load_pixels(pictures.take(config.images)))
         seed = runtime.generator("nullspace", spec.model)
         demonstration = demonstrate(model, basis, images, config.peak, seed)
-    row = nullity_row(model, basis)
+    row = {**nullity_row(model, basis), "names": list(pictures.names)}
     sidecar = artifacts.provenance("nullspace", spec.model_dump(), inputs, metrics=row)
     save_nullspace(basis, demonstration, out, sidecar)
 

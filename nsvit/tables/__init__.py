@@ -7,7 +7,6 @@ puts both into files. Fractions become per cent here and nowhere else.
 from nsvit.tables.influence import influence_sheet, read_influence, table_influence
 from nsvit.tables.main import table1, table1_sheet
 from nsvit.tables.nullity import nullity_sheet, table_nullity
-from nsvit.tables.records import read_records, read_scores
 from nsvit.tables.runs import runs_sheet, table_runs
 from nsvit.tables.sheet import Cell, Part, Sheet, csv_text, markdown, tex, write
 from nsvit.tables.verbs import write_influence, write_nullity, write_runs, write_table1
@@ -21,8 +20,6 @@ __all__ = [
     "markdown",
     "nullity_sheet",
     "read_influence",
-    "read_records",
-    "read_scores",
     "runs_sheet",
     "table1",
     "table1_sheet",

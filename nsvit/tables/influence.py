@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsvit.errors import NsvitError
+from nsvit.records import read_records
 from nsvit.specs import TableSpec
 from nsvit.statistics import bootstrap_interval
-from nsvit.tables.records import read_records
 from nsvit.tables.sheet import Cell, Part, Sheet, estimate_cell, number
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from nsvit import paper, statistics
 from nsvit.errors import NsvitError
+from nsvit.records import read_scores
 from nsvit.specs import TableSpec
 from nsvit.statistics import Estimate
-from nsvit.tables.records import read_scores
 from nsvit.tables.sheet import GAP, Cell, Part, Sheet, estimate_cell, number
 
 if TYPE_CHECKING:

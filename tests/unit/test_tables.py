@@ -13,6 +13,7 @@ import synthetic
 
 from nsvit import artifacts, paper, tables
 from nsvit.errors import NsvitError
+from nsvit.records import read_records
 from nsvit.specs import TableSpec
 from nsvit.statistics import ALEXNET_ERRORS
 from nsvit.tables import influence as influence_module
@@ -107,13 +108,13 @@ def test_papers_average_is_printed_one_over_all_columns(spec: TableSpec) -> None
 def test_table1_is_the_same_from_files_and_frame(
     frame: pd.DataFrame, record_paths: list[Path], spec: TableSpec
 ) -> None:
-    joined = tables.read_records(record_paths)
+    joined = read_records(record_paths)
     pd.testing.assert_frame_equal(tables.table1(joined, spec), frame)
     pd.testing.assert_frame_equal(tables.table1(record_paths[::-1], spec), frame)
 
 
 def test_table1_ignores_rounds_in_between(record_paths: list[Path], spec: TableSpec) -> None:
-    joined = tables.read_records(record_paths[:1])
+    joined = read_records(record_paths[:1])
     both = pd.concat([joined, joined.assign(round=3)], ignore_index=True)
     pd.testing.assert_frame_equal(tables.table1(both, spec), tables.table1(joined, spec))
 
@@ -142,7 +143,7 @@ def test_gaps_are_shown_and_named(record_paths: list[Path], spec: TableSpec) -> 
     lost = ("vit_s", "random", "seed2.parquet")
     kept = [p for p in record_paths if p.parts[-3:-1] != ("vit_b", "plain")]
     kept = [p for p in kept if p.parts[-3:] != lost]
-    records = tables.read_records(kept)
+    records = read_records(kept)
     gone = (
         (records["model"] == "vit_s") & (records["arm"] == "none") & (records["condition"] == "r")
     )
@@ -239,7 +240,7 @@ def test_missing_file_is_named(spec: TableSpec) -> None:
     with pytest.raises(NsvitError, match="no records files"):
         tables.table1([], spec)
     with pytest.raises(NsvitError, match="no records files"):
-        tables.read_records([])
+        read_records([])
 
 
 def test_absent_column_is_named(record_paths: list[Path], spec: TableSpec, tmp_path: Path) -> None:
@@ -252,7 +253,7 @@ def test_absent_column_is_named(record_paths: list[Path], spec: TableSpec, tmp_p
 
 @pytest.mark.parametrize("key", ["model", "arm", "condition"])
 def test_unknown_names_are_refused(key: str, record_paths: list[Path], spec: TableSpec) -> None:
-    records = tables.read_records(record_paths[:1]).astype({key: str})
+    records = read_records(record_paths[:1]).astype({key: str})
     with pytest.raises(NsvitError, match=f"{key} surprise"):
         tables.table1(records.assign(**{key: "surprise"}), spec)
 

@@ -127,7 +127,7 @@ rule figure_nullspace:
 
 rule figure_influence:
     input:
-        INFLUENCES,
+        f"{R}/tables/influence.csv",
     output:
         **figure("influence", "figure_influence"),
     log:
@@ -140,7 +140,7 @@ rule figure_influence:
         spec=spec(specs.table),
         recipe=RECIPES["figure_influence"],
     shell:
-        "nsvit figure-influence --spec {params.spec:q} --influences {input:q} --out {output.svg:q}"
+        "nsvit figure-influence --spec {params.spec:q} --table {input:q} --out {output.svg:q}"
         " > {log:q} 2>&1"
 
 
