@@ -247,3 +247,18 @@ def read_parquet(
     except (pa.ArrowInvalid, OSError) as error:
         raise NsvitError(f"{path}: damaged ({error}); delete it and run again") from None
     return table.to_pandas(), sidecar
+
+
+def read_csv(path: str | Path) -> pd.DataFrame:
+    """Reads a table that a rule wrote as csv.
+
+    Raises:
+        NsvitError: missing, or not csv.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise NsvitError(f"{path}: cannot be read ({reason}); run its rule again") from None

@@ -11,7 +11,6 @@ from nsvit import artifacts
 from nsvit.errors import NsvitError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Width of a text column, inches (8.5 cm). Figures are drawn at this size: 7 pt stays 7 pt.
@@ -83,9 +82,12 @@ def new_figure(height: float) -> Figure:
     return figure
 
 
-def panel_letter(axes: Axes, letter: str) -> None:
-    """A bold letter before the title of a panel, for captions to refer to."""
-    axes.set_title(letter, loc="left", fontweight="bold", fontsize=7.5)
+def figure_of_text(text: str) -> Figure:
+    """A line of text in place of a figure that cannot be drawn."""
+    with style():
+        figure = new_figure(height=0.6)
+        figure.text(0.5, 0.5, text, ha="center", va="center", color=GREY)
+    return figure
 
 
 def save(figure: Figure, *paths: str | Path) -> None:

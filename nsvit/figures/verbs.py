@@ -9,7 +9,7 @@ from nsvit import artifacts, records
 from nsvit.figures.dynamics import figure_dynamics
 from nsvit.figures.influence import figure_influence
 from nsvit.figures.nullspace import figure_nullspace
-from nsvit.figures.style import save
+from nsvit.figures.style import figure_of_text, save
 from nsvit.specs import TableSpec
 
 Paths = Sequence[str | Path]
@@ -20,20 +20,29 @@ def _forms(out: str | Path) -> list[Path]:
 
 
 def write_nullspace(nullspace: str | Path, spec: TableSpec, out: str | Path) -> None:
-    """The verb `figure-nullspace`: the example in a nullspace artefact."""
+    """The verb `figure-nullspace`: the example in a nullspace artefact.
+
+    A model of nullity 0 has none; its figure says so, and the workflow goes on.
+    """
     arrays, sidecar = artifacts.read_tensors(nullspace, "nullspace")
     label = spec.models[sidecar["spec"]["model"]].label
-    save(figure_nullspace(arrays, sidecar, sidecar["metrics"].get("names"), label), *_forms(out))
+    metrics = sidecar["metrics"]
+    if metrics["nullity"] == 0:
+        figure = figure_of_text(f"{label}: nullity 0, there is no nullspace noise in pixels")
+    else:
+        figure = figure_nullspace(arrays, sidecar, metrics.get("names"), label)
+    save(figure, *_forms(out))
 
 
 def write_influence(table: str | Path, spec: TableSpec, out: str | Path) -> None:
     """The verb `figure-influence`: the csv of the influence table as a picture."""
-    import pandas as pd
-
-    save(figure_influence(pd.read_csv(table), spec), *_forms(out))
+    save(figure_influence(artifacts.read_csv(table), spec), *_forms(out))
 
 
 def write_dynamics(paths: Paths, histories: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `figure-dynamics`: the records of every round beside the runs' histories."""
-    frame = records.read_records(paths, (*records.COLUMNS,))
-    save(figure_dynamics(frame, [artifacts.read_json(h) for h in histories], spec), *_forms(out))
+    contents = []
+    for path in histories:
+        contents.append(artifacts.read_json(path))
+        artifacts.check_kind(contents[-1], "history", path)
+    save(figure_dynamics(records.read_records(paths), contents, spec), *_forms(out))

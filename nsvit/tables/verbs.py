@@ -33,10 +33,11 @@ def write_nullity(
     architectures: str | Path, nullspaces: Paths, spec: TableSpec, out: str | Path
 ) -> None:
     """The verb `table-nullity`: ranks and nullities; the three forms beside `out`."""
-    import pandas as pd
-
-    sidecars = [artifacts.read_json(path) for path in nullspaces]
-    frame = nullity.table_nullity(pd.read_csv(architectures), sidecars, spec)
+    sidecars = []
+    for path in nullspaces:
+        sidecars.append(artifacts.read_json(path))
+        artifacts.check_kind(sidecars[-1], "nullspace", path)
+    frame = nullity.table_nullity(artifacts.read_csv(architectures), sidecars, spec)
     write(frame, nullity.DECIMALS, nullity.nullity_sheet(frame, spec), *_forms(out))
 
 

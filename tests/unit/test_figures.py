@@ -8,15 +8,16 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nsvit import figures, tables
+from nsvit import artifacts, figures, tables
 from nsvit.errors import NsvitError
 from nsvit.figures import dynamics, style
 from nsvit.figures.nullspace import scientific
 from nsvit.specs import TableSpec
+from nsvit.tables.influence import DECIMALS
+from tests import synthetic
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_png_is_a_column_wide_at_300_dpi(
 
 
 def test_save_refuses_other_formats(tmp_path: Path) -> None:
-    with pytest.raises(NsvitError, match="f.pdf"):
+    with pytest.raises(NsvitError, match=r"f\.pdf"):
         figures.save(style.new_figure(1.0), tmp_path / "f.pdf")
 
 
@@ -233,3 +234,48 @@ def test_dynamics_names_what_is_missing(
         figures.figure_dynamics(
             dynamics_records, histories, spec.model_copy(update={"dynamics": None})
         )
+
+
+# --- verbs ----------------------------------------------------------------------------------
+
+
+def test_verbs_write_svg_and_png(
+    influence: pd.DataFrame, histories: list[dict], spec: TableSpec, tmp_path: Path
+) -> None:
+    arrays, sidecar = synthetic.nullspace_example()
+    names = ["fish", "bird", "butterfly", *["other"] * 7]
+    sidecar = {**sidecar, "schema_version": 1, "metrics": {**sidecar["metrics"], "names": names}}
+    artifacts.write_tensors(tmp_path / "nullspace.safetensors", arrays, sidecar)
+    figures.write_nullspace(tmp_path / "nullspace.safetensors", spec, tmp_path / "a.svg")
+    assert "butterfly" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+    (tmp_path / "influence.csv").write_text(tables.csv_text(influence, DECIMALS))
+    figures.write_influence(tmp_path / "influence.csv", spec, tmp_path / "b.svg")
+
+    exp = synthetic.experiment()
+    rounds = synthetic.dynamics_records(exp, "vit_s", rounds=2, images=20)
+    artifacts.write_parquet(tmp_path / "r.parquet", rounds, artifacts.provenance("records", {}))
+    artifacts.write_json(tmp_path / "history.json", histories[1])
+    figures.write_dynamics(
+        [tmp_path / "r.parquet"], [tmp_path / "history.json"], spec, tmp_path / "c.svg"
+    )
+    for name in "abc":
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_a_model_without_nullspace_gets_a_figure_that_says_so(
+    spec: TableSpec, tmp_path: Path
+) -> None:
+    sidecar = artifacts.provenance("nullspace", {"model": "vit_b"}, metrics={"nullity": 0})
+    path = tmp_path / "nullspace.safetensors"
+    artifacts.write_tensors(path, {"basis": np.zeros((192, 0))}, sidecar)
+    figures.write_nullspace(path, spec, tmp_path / "f.svg")
+    assert "ViT-B: nullity 0" in (tmp_path / "f.svg").read_text(encoding="utf-8")
+
+
+def test_verbs_name_bad_files(spec: TableSpec, tmp_path: Path) -> None:
+    with pytest.raises(NsvitError, match=r"gone\.csv"):
+        figures.write_influence(tmp_path / "gone.csv", spec, tmp_path / "f.svg")
+    artifacts.write_json(tmp_path / "history.json", artifacts.provenance("model", {}))
+    with pytest.raises(NsvitError, match="expected a 'history' file"):
+        figures.write_dynamics([], [tmp_path / "history.json"], spec, tmp_path / "f.svg")

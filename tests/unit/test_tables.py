@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic
 
 from nsvit import artifacts, paper, tables
 from nsvit.errors import NsvitError
@@ -18,6 +17,7 @@ from nsvit.specs import TableSpec
 from nsvit.statistics import ALEXNET_ERRORS
 from nsvit.tables import influence as influence_module
 from nsvit.tables import main, nullity, runs
+from tests import synthetic
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_sheets_refuse_ragged_rows() -> None:
 
 
 def test_write_refuses_other_formats(frame: pd.DataFrame, spec: TableSpec, tmp_path: Path) -> None:
-    with pytest.raises(NsvitError, match="t.html"):
+    with pytest.raises(NsvitError, match=r"t\.html"):
         tables.write(frame, {}, tables.table1_sheet(frame, spec), tmp_path / "t.html")
 
 
@@ -230,12 +230,12 @@ def test_half_written_file_is_named(
 ) -> None:
     half = tmp_path / "half.parquet"
     half.write_bytes(record_paths[0].read_bytes()[:5000])
-    with pytest.raises(NsvitError, match="half.parquet: damaged"):
+    with pytest.raises(NsvitError, match=r"half\.parquet: damaged"):
         tables.table1([*record_paths, half], spec)
 
 
 def test_missing_file_is_named(spec: TableSpec) -> None:
-    with pytest.raises(NsvitError, match="nowhere.parquet: no such file"):
+    with pytest.raises(NsvitError, match=r"nowhere\.parquet: no such file"):
         tables.table1(["nowhere.parquet"], spec)
     with pytest.raises(NsvitError, match="no records files"):
         tables.table1([], spec)
@@ -247,7 +247,7 @@ def test_absent_column_is_named(record_paths: list[Path], spec: TableSpec, tmp_p
     records = pd.read_parquet(record_paths[0]).drop(columns="severity")
     path = tmp_path / "old.parquet"
     artifacts.write_parquet(path, records, artifacts.provenance("records", {}))
-    with pytest.raises(NsvitError, match="old.parquet: no column severity"):
+    with pytest.raises(NsvitError, match=r"old\.parquet: no column severity"):
         tables.table1([path], spec)
 
 
@@ -377,7 +377,7 @@ def test_runs_from_histories(spec: TableSpec, tmp_path: Path) -> None:
 def test_runs_refuse_what_is_no_history(spec: TableSpec, tmp_path: Path) -> None:
     path = tmp_path / "history.json"
     path.write_text('{"rounds": [')
-    with pytest.raises(NsvitError, match="history.json: not JSON"):
+    with pytest.raises(NsvitError, match=r"history\.json: not JSON"):
         tables.table_runs([path], spec)
     content = synthetic.history("surprise", "none", 0)
     path.write_text(json.dumps(content))
@@ -386,6 +386,42 @@ def test_runs_refuse_what_is_no_history(spec: TableSpec, tmp_path: Path) -> None
     path.write_text(json.dumps({**content, "rounds": []}))
     with pytest.raises(NsvitError, match="no rounds"):
         tables.table_runs([path], spec)
+
+
+# --- verbs ----------------------------------------------------------------------------------
+
+
+def test_verbs_write_three_forms(record_paths: list[Path], spec: TableSpec, tmp_path: Path) -> None:
+    architectures = tmp_path / "nullity.csv"
+    architectures.write_text(
+        "architecture,patch,columns,width,guaranteed_nullity,patches,guaranteed_nullity_per_image,"
+        "rank,nullity,nullity_per_image\nvit_small_patch16_224,16,768,384,384,196,75264,,,\n"
+    )
+    nullspace = tmp_path / "nullspace.json"
+    artifacts.write_json(nullspace, synthetic.nullspace_example()[1] | {"schema_version": 1})
+    influences = tmp_path / "vit_s.parquet"
+    sidecar = artifacts.provenance("influence", {})
+    artifacts.write_parquet(influences, synthetic.influence_frame("vit_s"), sidecar)
+    history = tmp_path / "history.json"
+    artifacts.write_json(history, synthetic.history("vit_s", "nullspace", 0))
+    tables.write_table1(record_paths[:2], spec, tmp_path / "table1.csv")
+    tables.write_nullity(architectures, [nullspace], spec, tmp_path / "out.csv")
+    tables.write_influence([influences], spec, tmp_path / "influence.csv")
+    tables.write_runs([history], spec, tmp_path / "runs.csv")
+    for name in ("table1", "out", "influence", "runs"):
+        for suffix in ("csv", "md", "tex"):
+            assert (tmp_path / f"{name}.{suffix}").stat().st_size > 100
+    assert (
+        "vit_small_patch16_224,False,16,768,384,384,196,75264" in (tmp_path / "out.csv").read_text()
+    )
+
+
+def test_nullity_verb_names_bad_files(spec: TableSpec, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.csv"
+    empty.touch()
+    with pytest.raises(NsvitError, match=r"empty\.csv"):
+        tables.write_nullity(empty, [], spec, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
 
 
 # --- without torch --------------------------------------------------------------------------
