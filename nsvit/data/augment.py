@@ -1,6 +1,4 @@
-"""Training augmentations. Every picture has a random stream of its own, so the result does not
-depend on the batch it is in.
-"""
+"""Training augmentations: every picture has a random stream of its own, whatever its batch."""
 
 from __future__ import annotations
 

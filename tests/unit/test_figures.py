@@ -8,7 +8,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -17,6 +16,7 @@ from nsvit.errors import NsvitError
 from nsvit.figures import dynamics, style
 from nsvit.figures.nullspace import scientific
 from nsvit.specs import TableSpec
+from tests import synthetic
 
 
 @pytest.fixture(scope="module")

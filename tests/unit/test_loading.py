@@ -141,7 +141,7 @@ def test_augmentation_depends_on_seed_and_place_alone(augmentation, tmp_path):
     batch = train_images(whole, [0, 1, 2, 3], augmentation, 16, 7, "batch", 0)
     assert torch.equal(torch.random.get_rng_state(), random_state)
     assert batch.shape == (4, 3, 16, 16) and batch.dtype == torch.float32
-    assert 0 <= batch.min() and batch.max() <= 1
+    assert batch.min() >= 0 and batch.max() <= 1
     np.random.seed(0)
     torch.rand(3)
     alone = train_images(whole, [0, 4], augmentation, 16, 7, "batch", 0)
@@ -158,7 +158,7 @@ def test_imagenet_augmentation_stays_in_the_pixel_range_when_it_erases(tmp_path)
     Image.new("RGB", (16, 16), (128, 128, 128)).save(tmp_path / "0.png")
     whole = ImageSet("s", tmp_path, frame, ("a",), ("a",))
     images = train_images(whole, [0] * 40, "imagenet", 16, 0)
-    assert 0 <= images.min() and images.max() <= 1
+    assert images.min() >= 0 and images.max() <= 1
     # A grey picture stays flat under crop, flip and colour changes: noise means erasing.
     erased = [(image.std() > 0.1).item() for image in images]
     assert 0 < sum(erased) < 30

@@ -23,12 +23,13 @@ from nsvit.errors import NsvitError
 
 
 def render_spec(kind: str, layout: str = "wnid", **counts: int) -> specs.RenderSpec:
-    sizes = {name: 10 for name in config.MenagerieCounts.model_fields} | counts
-    menagerie = config.MenagerieConfig(
-        seed=3, size=32, counts=config.MenagerieCounts(**sizes), a_candidates=120
-    )
     return specs.RenderSpec(
-        kind=kind, menagerie=menagerie, set=config.SetConfig(path=kind, layout=layout)
+        kind=kind,
+        seed=3,
+        size=32,
+        count=counts.get(kind, 10),
+        candidates=120,
+        set=config.SetConfig(path=kind, layout=layout),
     )
 
 

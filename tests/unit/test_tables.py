@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic
 
 from nsvit import artifacts, paper, tables
 from nsvit.errors import NsvitError
@@ -18,6 +17,7 @@ from nsvit.specs import TableSpec
 from nsvit.statistics import ALEXNET_ERRORS
 from nsvit.tables import influence as influence_module
 from nsvit.tables import main, nullity, runs
+from tests import synthetic
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,10 @@ Points = npt.NDArray[np.float64]
 
 
 class Material(IntEnum):
-    """What a part is made of. A hole shows the background; dark and light are the same
-    everywhere (wheels, eyes, windows), the others take the colours of the picture.
+    """What a part is made of.
+
+    A hole shows the background; dark and light are the same everywhere (wheels, eyes, windows),
+    the others take the colours of the picture.
     """
 
     HOLE = 0

@@ -11,7 +11,7 @@ import yaml
 from nsvit import artifacts, config, specs
 from nsvit.statistics import ALEXNET_ERRORS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CLASSES = [f"n{i:08d}" for i in range(10)]
 #: Chance of being right: model, then what each arm adds.
 SKILL = {
