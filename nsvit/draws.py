@@ -17,9 +17,9 @@ from nsvit import runtime
 from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import to_float
 from nsvit.errors import NsvitError
+from nsvit.inputs import KEEP_BYTES, Pictures, keep
 from nsvit.models import PixelModel
 from nsvit.noise import Noise, learn_noise, random_noise
-from nsvit.pictures import KEEP_BYTES, Pictures, keep
 
 if TYPE_CHECKING:
     from nsvit.specs import FinetuneSpec

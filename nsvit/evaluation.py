@@ -23,8 +23,8 @@ from nsvit.attacks import ATTACKS, Started, ThreatModel
 from nsvit.config import ConditionConfig, radius_value
 from nsvit.data.layouts import ImageSet
 from nsvit.errors import NsvitError
+from nsvit.inputs import Pictures, check_fits, keep
 from nsvit.models import PixelModel, frozen, load_model
-from nsvit.pictures import Pictures, check_fits, keep
 
 if TYPE_CHECKING:
     from nsvit.specs import DynamicsSpec, EvaluateSpec

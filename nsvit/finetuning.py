@@ -33,8 +33,8 @@ from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import train_images
 from nsvit.draws import batch_positions, global_seed, round_noise
 from nsvit.errors import NsvitError
+from nsvit.inputs import check_fits, keep
 from nsvit.models import PixelModel, check_noise_shape, inject, save_model
-from nsvit.pictures import check_fits, keep
 from nsvit.rounds import Row
 from nsvit.training import adamw, cosine, drop_path, measure, set_lr
 

@@ -22,8 +22,8 @@ from nsvit.data.augment import light_augmentation
 from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import to_float, train_images
 from nsvit.errors import NsvitError
+from nsvit.inputs import Pictures, check_fits, keep
 from nsvit.models import PixelModel, build, save_local_dir
-from nsvit.pictures import Pictures, check_fits, keep
 from nsvit.training import adamw, cosine, measure, set_lr
 
 if TYPE_CHECKING:

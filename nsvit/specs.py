@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from nsvit import config as c
 from nsvit.config import Section, Slug
 from nsvit.errors import NsvitError
@@ -24,9 +26,13 @@ class RenderSpec(Section):
     """One set of the embedded benchmark."""
 
     kind: Slug
-    menagerie: c.MenagerieConfig
+    seed: int
+    size: int
+    count: int
+    candidates: int | None = Field(None, description="set a: pictures to filter from")
+    reference_cnn: str | None = Field(None, description="set a: whose mistakes are kept")
     set: c.SetConfig
-    val_path: str
+    val_path: str | None = Field(None, description="set c: the pictures to corrupt, below root")
 
 
 class ScanSpec(Section):
@@ -120,11 +126,24 @@ def split(exp: c.Experiment) -> Split:
 
 def render(exp: c.Experiment, name: str) -> RenderSpec:
     """The spec of `render`."""
-    if exp.data.menagerie is None:
+    own, sets = exp.data.menagerie, exp.data.sets
+    if own is None:
         raise NsvitError("data.menagerie is not in the config: its sets are read, not drawn")
-    sets = exp.data.sets
-    val = sets["val"].path if "val" in sets else "val"
-    return RenderSpec(kind=name, menagerie=exp.data.menagerie, set=sets[name], val_path=val)
+    known = own.counts.model_dump()
+    if name not in known:
+        raise NsvitError(f"data.sets.{name}: the embedded benchmark has only {', '.join(known)}")
+    if name == "c" and "val" not in sets:
+        raise NsvitError("data.sets.c: made from pictures of the set val, which is not there")
+    return RenderSpec(
+        kind=name,
+        seed=own.seed,
+        size=own.size,
+        count=known[name],
+        candidates=own.a_candidates if name == "a" else None,
+        reference_cnn=own.reference_cnn if name == "a" else None,
+        set=sets[name],
+        val_path=sets["val"].path if name == "c" else None,
+    )
 
 
 def scan(exp: c.Experiment, name: str) -> ScanSpec:

@@ -11,8 +11,8 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from nsvit.inputs import Pictures
 from nsvit.models import PixelModel, frozen
-from nsvit.pictures import Pictures
 
 
 def adamw(net: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:

@@ -26,10 +26,9 @@ KINDS = {
 def tiny(kind: str = "average", seed: int = 0, **changes) -> PixelModel:
     """A tiny model of one of `KINDS`, every weight random, in training mode as timm makes it."""
     name, args = KINDS[kind]
-    model = build(name, {**SMALL, **args, **changes}, MEAN, STD)
-    generator = runtime.generator("tiny", kind, seed)
-    with torch.no_grad():
+    with runtime.seeded("tiny", kind, seed), torch.no_grad():
+        model = build(name, {**SMALL, **args, **changes}, MEAN, STD)
         for weight in model.parameters():
             # timm's own start is so small that all logits nearly agree.
-            weight += 0.2 * torch.randn(weight.shape, generator=generator)
+            weight += 0.2 * torch.randn_like(weight)
     return model

@@ -1,6 +1,4 @@
-"""Training augmentations. Every picture has a random stream of its own, so the result does not
-depend on the batch it is in.
-"""
+"""Training augmentations: every picture has a random stream of its own, whatever its batch."""
 
 from __future__ import annotations
 
@@ -64,13 +62,17 @@ def _factor(draw: Tensor) -> Tensor:
 
 
 def _jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-    """Brightness, contrast (about the mean grey) and saturation, clipped once, to [0, 1]."""
-    luma = images.new_tensor(_LUMA).view(1, 3, 1, 1)
-    images = images * brightness
-    middle = (images * luma).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
-    images = middle + contrast * (images - middle)
-    grey = (images * luma).sum(dim=1, keepdim=True)
-    return (grey + saturation * (images - grey)).clamp_(0, 1)
+    """Brightness, contrast (about the mean grey) and saturation, clipped once, to [0, 1].
+
+    All three are linear, so they are one weighted sum of the picture, its grey and its mean.
+    """
+    red, green, blue = _LUMA
+    grey = red * images[:, :1] + green * images[:, 1:2] + blue * images[:, 2:]
+    middle = brightness * grey.mean(dim=(2, 3), keepdim=True)
+    colour = saturation * contrast * brightness
+    greyness = (1 - saturation) * contrast * brightness
+    flat = (1 - contrast) * middle
+    return (images * colour).add_(grey.mul_(greyness).add_(flat)).clamp_(0, 1)
 
 
 def imagenet_augmentation(

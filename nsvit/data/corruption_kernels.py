@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from nsvit.errors import NsvitError
+
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -122,6 +124,8 @@ def _ice(index: int, height: int, width: int) -> Image:
     files = importlib.resources.files("imagecorruptions") / "frost"
     with importlib.resources.as_file(files / _FROST_FILES[index]) as path:
         ice = cv2.imread(str(path))
+    if ice is None:
+        raise NsvitError(f"imagecorruptions lacks {_FROST_FILES[index]}: install it again")
     scale = 1.1 * max(1.0, height / ice.shape[0], width / ice.shape[1])
     size = (math.ceil(ice.shape[1] * scale), math.ceil(ice.shape[0] * scale))
-    return cv2.resize(ice, dsize=size, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(ice, dsize=size, interpolation=cv2.INTER_CUBIC), np.uint8)

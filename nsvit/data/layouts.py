@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
 from nsvit import artifacts
 from nsvit.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from nsvit.data.pictures import check_image
 from nsvit.errors import NsvitError
 from nsvit.runtime import progress, seed_for
 from nsvit.specs import ScanSpec
@@ -198,28 +198,6 @@ def _files(folder: Path) -> list[str]:
     if not names:
         raise NsvitError(f"{folder}: empty, expected pictures")
     return names
-
-
-def check_image(path: Path) -> None:
-    """Refuses a file that cannot be decoded.
-
-    JPEG is decoded at the lowest resolution, which still reads the whole file.
-
-    Raises:
-        NsvitError: naming the file.
-    """
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (1, 1))
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise not_an_image(path, error) from None
-
-
-def not_an_image(path: Path, error: Exception) -> NsvitError:
-    """The error for a file that is not a whole image."""
-    reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
-    return NsvitError(f"{path}: not an image ({reason}); remove or replace it")
 
 
 # --- sets in use ----------------------------------------------------------------------------

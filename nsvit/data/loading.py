@@ -12,67 +12,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from nsvit.data.augment import imagenet_augmentation, light_augmentation
-from nsvit.data.layouts import ImageSet, not_an_image
+from nsvit.data.layouts import ImageSet
+from nsvit.data.pictures import evaluation_picture, read_rgb
 from nsvit.errors import NsvitError
 
 Augmentation = Literal["none", "light", "imagenet"]
-
-
-def read_rgb(path: Path) -> Image.Image:
-    """A picture as 8-bit RGB, whatever it is on disk (grey, palette, CMYK, alpha, 16 bits).
-
-    Raises:
-        NsvitError: not an image, or a damaged one; names the file.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return _to_rgb(image)
-    except FileNotFoundError:
-        raise NsvitError(f"{path}: no such picture; scan the set again") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise not_an_image(path, error) from None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):  # 16 bits: Pillow would clip instead of scaling
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def evaluation_picture(path: Path, resize: int | None, crop: int | None) -> npt.NDArray[np.uint8]:
-    """A picture (H, W, 3) under the evaluation transform.
-
-    The shorter side is resized (bicubic) to `resize`, then the central `crop` x `crop` pixels
-    are cut out: torchvision's Resize and CenterCrop (METHOD.md section 6). None leaves a step
-    out.
-
-    Raises:
-        NsvitError: not an image, or smaller than the crop.
-    """
-    image = read_rgb(path)
-    width, height = image.size
-    if resize is not None and min(width, height) != resize:
-        short = min(width, height)
-        width, height = int(resize * width / short), int(resize * height / short)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    if crop is not None and (width, height) != (crop, crop):
-        if min(width, height) < crop:
-            raise NsvitError(
-                f"{path}: {width} x {height} pixels, smaller than the crop of {crop}; set the "
-                "set's `resize`"
-            )
-        left, top = round((width - crop) / 2), round((height - crop) / 2)
-        image = image.crop((left, top, left + crop, top + crop))
-    return np.asarray(image)
 
 
 def _stack(image_set: ImageSet, paths: Sequence[Path]) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-import nsvit.pictures
+import nsvit.inputs
 from nsvit.artifacts import provenance, write_json
 from nsvit.config import ConditionConfig
 from nsvit.data.layouts import ImageSet
@@ -92,14 +92,14 @@ def test_conditions_of_a_set_share_decoding_clean_pass_and_gradient(
     model, val = small_vit(), image_tree(tmp_path, per_class=5)
     read: list[str] = []
     forwards: list[int] = []
-    original = nsvit.pictures.batches
+    original = nsvit.inputs.batches
 
     def counted(image_set: ImageSet, batch_size: int):
         for images, labels, start in original(image_set, batch_size):
             read.extend(image_set.frame["path"].iloc[start : start + len(labels)])
             yield images, labels, start
 
-    monkeypatch.setattr(nsvit.pictures, "batches", counted)
+    monkeypatch.setattr(nsvit.inputs, "batches", counted)
     model.register_forward_hook(lambda module, args, out: forwards.append(len(out)))
     radii = {
         f"f{k}": {"set": "val", "attack": {"name": "fgsm", "radius": f"{k}/255"}} for k in (1, 2, 8)
@@ -193,9 +193,9 @@ def test_dynamics_is_evaluate_on_subsets_of_every_round(
     wanted = spec(conditions)
     dynamic = DynamicsSpec(**dict(wanted), images=6, corrupted_images=4)
     decoded = []
-    original = nsvit.pictures.load_pixels
+    original = nsvit.inputs.load_pixels
     monkeypatch.setattr(
-        nsvit.pictures,
+        nsvit.inputs,
         "load_pixels",
         lambda image_set: decoded.append(len(image_set)) or original(image_set),
     )

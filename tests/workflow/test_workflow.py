@@ -5,7 +5,8 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
-from conftest import SMOKE, Checkout
+
+from tests.checkout import SMOKE, Checkout
 
 pytestmark = pytest.mark.xdist_group("workflow")
 

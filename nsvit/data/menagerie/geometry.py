@@ -5,6 +5,7 @@ Object coordinates: x to the right, y downwards, the object fills about [-1, 1] 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,13 +16,15 @@ import numpy.typing as npt
 
 from nsvit.data.menagerie.parameters import Difficulty
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating]  # float32 in fact
 Points = npt.NDArray[np.float64]
 
 
 class Material(IntEnum):
-    """What a part is made of. A hole shows the background; dark and light are the same
-    everywhere (wheels, eyes, windows), the others take the colours of the picture.
+    """What a part is made of.
+
+    A hole shows the background; dark and light are the same everywhere (wheels, eyes, windows),
+    the others take the colours of the picture.
     """
 
     HOLE = 0
@@ -70,9 +73,14 @@ def arc(
     corners: int = 14,
 ) -> Points:
     """A stretch of an ellipse from angle `start` to `stop`, radians, clockwise on screen."""
+    points = _unit_arc(start, stop, corners) * (rx, ry)
+    return (points @ rotation(tilt).T if tilt else points) + (x, y)
+
+
+@functools.lru_cache(maxsize=64)
+def _unit_arc(start: float, stop: float, corners: int) -> Points:
     angle = np.linspace(start, stop, corners)
-    flat = np.stack([rx * np.cos(angle), ry * np.sin(angle)], axis=1)
-    return flat @ rotation(tilt).T + (x, y)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def rotation(angle: float) -> Points:

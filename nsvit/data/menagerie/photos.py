@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from scipy import ndimage
 
@@ -57,6 +59,7 @@ def background(subject: Subject, rng: Rng, bank: TextureBank, difficulty: Diffic
     return image + 0.06 * rng.random() * (1 - ground) * bank.cut(rng)[..., None]
 
 
+@functools.lru_cache(maxsize=2)
 def _grid(size: int) -> tuple[Array, Array]:
     axis = np.arange(size, dtype=np.float32) / np.float32(size)
     return axis[:, None, None], axis[None, :, None]

@@ -13,7 +13,7 @@ from nsvit.data.menagerie.colours import Hsv, anything, near
 from nsvit.data.menagerie.geometry import Array, Material, Points, object_pose
 from nsvit.data.menagerie.parameters import Difficulty
 from nsvit.data.menagerie.photos import scenery
-from nsvit.data.menagerie.raster import DETAIL, Labels, blend, coverage, draw, outlines
+from nsvit.data.menagerie.raster import DETAIL, blend, blocks, coverage, draw, outlines
 from nsvit.data.menagerie.textures import Texture, TextureBank
 
 Rng = np.random.Generator
@@ -22,7 +22,7 @@ INK = np.array([0.05, 0.05, 0.08], np.float32)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def by_hand(subject: Subject, rng: Rng, size: int, difficulty: Difficulty) -> Labels:
+def by_hand(subject: Subject, rng: Rng, size: int, difficulty: Difficulty) -> Image.Image:
     """The subject as a map of materials, with the slightly wavy outlines of a drawing."""
     pose = object_pose(rng, difficulty, size)
     amplitude, frequency = rng.uniform(0.3, 1.0), rng.uniform(0.1, 0.35)
@@ -64,12 +64,16 @@ def _ground(bank: TextureBank, colour: Array) -> Array:
     return np.zeros((bank.size, bank.size, 3), np.float32) + colour
 
 
-def _bold_line(labels: Labels, rng: Rng) -> Array:
+def _bold_line(labels: Image.Image, rng: Rng) -> Array:
     return outlines(labels, 5 if rng.random() < 0.5 else 3)
 
 
 def cartoon(
-    labels: Labels, shares: dict[int, Array], paints: dict[int, Array], rng: Rng, bank: TextureBank
+    labels: Image.Image,
+    shares: dict[int, Array],
+    paints: dict[int, Array],
+    rng: Rng,
+    bank: TextureBank,
 ) -> Array:
     """Flat colours and ink outlines on a plain coloured ground."""
     image = _fill(_ground(bank, anything(rng)), shares, paints)
@@ -78,7 +82,11 @@ def cartoon(
 
 
 def cut_out(
-    labels: Labels, shares: dict[int, Array], paints: dict[int, Array], rng: Rng, bank: TextureBank
+    labels: Image.Image,
+    shares: dict[int, Array],
+    paints: dict[int, Array],
+    rng: Rng,
+    bank: TextureBank,
 ) -> Array:
     """Coloured paper on cream paper: each piece throws a small shadow, some have outlines."""
     image = _ground(bank, PAPER)
@@ -89,7 +97,11 @@ def cut_out(
 
 
 def embroidery(
-    labels: Labels, shares: dict[int, Array], paints: dict[int, Array], rng: Rng, bank: TextureBank
+    labels: Image.Image,
+    shares: dict[int, Array],
+    paints: dict[int, Array],
+    rng: Rng,
+    bank: TextureBank,
 ) -> Array:
     """Stitches on woven cloth, the outline in back stitch."""
     cloth = 0.1 * bank.cut(rng, Texture.PLANKS)[..., None]
@@ -101,22 +113,24 @@ def embroidery(
 
 
 def pixel_art(
-    labels: Labels, shares: dict[int, Array], paints: dict[int, Array], rng: Rng, bank: TextureBank
+    labels: Image.Image,
+    shares: dict[int, Array],
+    paints: dict[int, Array],
+    rng: Rng,
+    bank: TextureBank,
 ) -> Array:
-    """Blocks of two pixels in five levels per channel, over a patterned ground."""
+    """Hard-edged blocks of two pixels in a small palette, over a patterned ground."""
     pattern = 0.12 * bank.cut(rng, Texture.CELLS)[..., None]
     surface = 0.12 * bank.cut(rng, Texture.LEAVES)[..., None]
     image = _ground(bank, anything(rng)) + pattern
-    image = _fill(image, shares, {number: paint + surface for number, paint in paints.items()})
-    even = bank.size // 2 * 2
-    small = image[:even, :even].reshape(even // 2, 2, even // 2, 2, 3).mean(axis=(1, 3))
-    blocks = np.repeat(np.repeat(small, 2, axis=0), 2, axis=1)
-    blocks = np.pad(blocks, ((0, bank.size - even), (0, bank.size - even), (0, 0)), mode="edge")
-    return np.round(np.clip(blocks, 0, 1) * 4) / np.float32(4)
+    materials = coverage(blocks(labels, side=2))
+    image = _fill(image, materials, {number: paint + surface for number, paint in paints.items()})
+    coarse = np.repeat(np.repeat(image[::2, ::2], 2, axis=0), 2, axis=1)
+    return np.round(np.clip(coarse[: bank.size, : bank.size], 0, 1) * 4) / np.float32(4)
 
 
 Craft = Callable[
-    [Labels, dict[int, Array], dict[int, Array], Rng, TextureBank],
+    [Image.Image, dict[int, Array], dict[int, Array], Rng, TextureBank],
     Array,
 ]
 RENDITIONS: tuple[Craft, ...] = (cartoon, cut_out, embroidery, pixel_art)
@@ -143,7 +157,7 @@ def sketch(subject: Subject, rng: Rng, bank: TextureBank, difficulty: Difficulty
     if rng.random() < 0.3:
         behind = 1 - np.minimum(sum(shares.values(), empty), np.float32(1))
         grey = grey * (1 - behind * _ground_line(rng, bank.size))
-    grey = blend(grey, _bold_line(labels, rng), np.float32(rng.uniform(0.0, 0.3)))
+    grey = blend(grey, _bold_line(labels, rng), np.array(rng.uniform(0.0, 0.3), np.float32))
     return np.repeat(grey.astype(np.float32), 3, axis=2)
 
 

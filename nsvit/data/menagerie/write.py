@@ -69,13 +69,14 @@ def render_set(
         NsvitError: there is no such set, too few pictures for the classes, too few val pictures,
             or the reference is right too often.
     """
-    kind, count = spec.kind, _count(spec)
+    kind, count = spec.kind, spec.count
+    _check(spec)
     with _complete_folder(Path(out)) as folder, _pool(processes) as run:
         if kind == "c":
             return _write_corrupted(spec, folder, val_dir, count, run)
         if kind == "a":
             return _write_mistakes(spec, folder, reference, count, run)
-        seed, size = spec.menagerie.seed, spec.menagerie.size
+        seed, size = spec.seed, spec.size
         jobs = [
             (seed, kind, size, start, min(start + CHUNK, count), folder)
             for start in range(0, count, CHUNK)
@@ -84,17 +85,15 @@ def render_set(
         return {"files": written}
 
 
-def _count(spec: RenderSpec) -> int:
+def _check(spec: RenderSpec) -> None:
     known = {*KINDS, "c"}
     if spec.kind not in known:
         raise NsvitError(f"set {spec.kind!r}: Menagerie has only {', '.join(sorted(known))}")
-    count = int(getattr(spec.menagerie.counts, spec.kind))
-    if count < len(SUBJECTS) and spec.kind != "a":
+    if spec.count < len(SUBJECTS) and spec.kind != "a":
         raise NsvitError(
-            f"data.menagerie.counts.{spec.kind} is {count}: at least one picture for each of the "
-            f"{len(SUBJECTS)} classes is needed"
+            f"data.menagerie.counts.{spec.kind} is {spec.count}: at least one picture for each of "
+            f"the {len(SUBJECTS)} classes is needed"
         )
-    return count
 
 
 # --- plumbing -------------------------------------------------------------------------------
@@ -170,14 +169,14 @@ def _write_mistakes(
     spec: RenderSpec, folder: Path, reference: Any, count: int, run: Run[Any, Any]
 ) -> dict[str, Any]:
     """Keeps, in the order they are drawn, candidates that the reference model gets wrong."""
-    config = spec.menagerie
+    candidates = spec.candidates or 0
     if reference is None:
         from nsvit.models import load_model
 
-        reference = load_model(config.reference_cnn)
+        reference = load_model(spec.reference_cnn or "")
     jobs = [
-        (config.seed, "a", config.size, start, min(start + CHUNK, config.a_candidates))
-        for start in range(0, config.a_candidates, CHUNK)
+        (spec.seed, "a", spec.size, start, min(start + CHUNK, candidates))
+        for start in range(0, candidates, CHUNK)
     ]
     kept = seen = 0
     for chunk in progress(run(_draw_chunk, jobs), "render a", len(jobs)):
@@ -189,8 +188,8 @@ def _write_mistakes(
             break
     if kept < count:
         raise NsvitError(
-            f"set a: the reference model {config.reference_cnn!r} got only {kept} of "
-            f"{config.a_candidates} candidates wrong, {count} are wanted; raise "
+            f"set a: the reference model {spec.reference_cnn!r} got only {kept} of "
+            f"{candidates} candidates wrong, {count} are wanted; raise "
             "data.menagerie.a_candidates or lower data.menagerie.counts.a"
         )
     return {"files": kept, "candidates": seen}
@@ -225,7 +224,7 @@ def _write_corrupted(
             "of val; lower data.menagerie.counts.c or render val again"
         )
     jobs = [
-        (spec.menagerie.seed, Path(val_dir), paths[start : start + CORRUPTED_CHUNK], folder)
+        (spec.seed, Path(val_dir), paths[start : start + CORRUPTED_CHUNK], folder)
         for start in range(0, count, CORRUPTED_CHUNK)
     ]
     written = sum(progress(run(_write_corrupted_chunk, jobs), "render c", len(jobs)))
@@ -258,13 +257,13 @@ def render_to(
         NsvitError: as `render_set`.
     """
     write_classes(classes)
-    val_dir = Path(root) / spec.val_path
+    val_dir = None if spec.val_path is None else Path(root) / spec.val_path
     metrics = render_set(spec, Path(root) / spec.set.path, processes=processes, val_dir=val_dir)
     inputs: list[Path] = []
-    reference = local_dir(spec.menagerie.reference_cnn)
-    if spec.kind == "a" and reference is not None:
+    reference = local_dir(spec.reference_cnn or "")
+    if reference is not None:
         inputs = [reference / "config.json", reference / "model.safetensors"]
     sidecar = artifacts.provenance(
-        "rendered", spec.model_dump(mode="json"), inputs, seed=spec.menagerie.seed, metrics=metrics
+        "rendered", spec.model_dump(mode="json"), inputs, seed=spec.seed, metrics=metrics
     )
     artifacts.write_json(out, sidecar)
