@@ -128,9 +128,9 @@ def _pool(processes: int) -> Iterator[Run]:
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         try:
             yield pool.map
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            # Interrupted, or enough mistakes found: what has not begun is not wanted.
+            pool.shutdown(cancel_futures=True)
 
 
 def _save(image: Picture, path: Path) -> None:
