@@ -8,7 +8,7 @@ CONFIG ?= config/config.yaml
 SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --cores all
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup run test lint format pretrain schema bench clean
+.PHONY: help setup run test lint format pretrain schema docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ pretrain: setup ## train the shipped weights from scratch, into results/menageri
 
 schema: setup ## write config/schema.json from nsvit/config.py
 	$(BIN)/nsvit config-schema --out config/schema.json
+
+docs: ## copy the finished default run into README.md and docs/default_run.md
+	$(BIN)/python docs/refresh.py
 
 clean: ## remove results and the environment
 	rm -rf $(VENV) .snakemake

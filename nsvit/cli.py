@@ -144,15 +144,14 @@ def finetune(args: Args) -> None:
 
 
 def evaluate(args: Args) -> None:
-    """Evaluate one run under every condition."""
-    from nsvit import evaluation, models
+    """Evaluate the runs of one arm under every condition."""
+    from nsvit import evaluation
     from nsvit.data import layouts
 
     runtime.prepare(args.threads)
     spec = _spec(specs.EvaluateSpec, args)
-    model = models.load_model(args.model).to(runtime.device())
     sets = {s.name: s for s in map(layouts.open_set, args.indices)}
-    evaluation.run(spec, model, sets, args.out, inputs=[args.model, *args.indices])
+    evaluation.run(spec, args.models, sets, args.out, inputs=[*args.models, *args.indices])
 
 
 def dynamics(args: Args) -> None:
@@ -250,7 +249,7 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     learn_noise: ("model", "index"),
     influence: ("model", "index", "noise"),
     finetune: ("model", "index"),
-    evaluate: ("model", "indices+"),
+    evaluate: ("models+", "indices+"),
     dynamics: ("run", "indices+"),
     table1: ("records+",),
     table_nullity: ("nullity", "nullspaces+"),

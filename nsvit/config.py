@@ -153,6 +153,9 @@ class ModelConfig(Section):
     mean: Triple = Field(description="per channel, pixels in [0, 1]")
     std: Triple = Field(description="per channel, pixels in [0, 1]")
     paper: str | None = Field(None, description="this model's name in the paper's tables")
+    max_seeds: int | None = Field(
+        None, ge=1, description="only the first n seeds of each arm, where time forbids more"
+    )
 
     @model_validator(mode="after")
     def _std_positive(self) -> ModelConfig:
@@ -364,9 +367,12 @@ class Experiment(Section):
             need(d.models, self.models, "dynamics.models")
             need(d.arms, self.arms, "dynamics.arms")
             need((*d.adversarial, *d.ood, d.clean), conditions, "dynamics conditions")
-            for slug in d.arms:
-                if d.seed not in self.arms[slug].seeds:
-                    raise ValueError(f"dynamics.seed: {d.seed} is not a seed of arm {slug!r}")
+            for model in d.models:
+                for slug in d.arms:
+                    if (model, slug, d.seed) not in self.runs():
+                        raise ValueError(
+                            f"dynamics: there is no run {model}/{slug} with seed {d.seed}"
+                        )
         return self
 
     def resolve(self, arm: str) -> FinetuneConfig:
@@ -384,6 +390,10 @@ class Experiment(Section):
         except ValidationError as error:
             raise ValueError(describe(error, f"arms.{arm}.overrides")) from None
 
+    def seeds(self, model: str, arm: str) -> tuple[int, ...]:
+        """The seeds that an arm has with a model."""
+        return self.arms[arm].seeds[: self.models[model].max_seeds]
+
     def runs(self) -> list[tuple[str, str, int]]:
         """Every (model, arm, seed) of the experiment, in table order."""
         return [
@@ -391,7 +401,7 @@ class Experiment(Section):
             for model in self.models
             for slug, arm in self.arms.items()
             if arm.models is None or model in arm.models
-            for seed in arm.seeds
+            for seed in self.seeds(model, slug)
         ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,7 @@ def evaluate(
     model: PixelModel,
     sets: Mapping[str, ImageSet],
     spec: EvaluateSpec,
+    seed: int | None = None,
     round: int = FINAL,
 ) -> pd.DataFrame:
     """Runs a model under every condition.
@@ -87,7 +88,8 @@ def evaluate(
     Args:
         model: the run's model.
         sets: the image set of every slug that the conditions name.
-        spec: run, batch size and conditions.
+        spec: runs, batch size and conditions.
+        seed: which of the runs this model is; the spec's first by default.
         round: value of the `round` column, -1 for the final model.
 
     Returns:
@@ -98,11 +100,8 @@ def evaluate(
     Raises:
         NsvitError: a set does not fit the model, or logits are not finite (names both).
     """
-    by_set = _by_set(spec.conditions)
-    for slug in by_set:
-        check_fits(model, sets[slug])
-    readings = [_plan(slug, sets[slug], conditions) for slug, conditions in by_set.items()]
-    return _records(model, readings, spec, round)
+    readings = _plans(sets, spec)
+    return _records(model, readings, spec, spec.seeds[0] if seed is None else seed, round)
 
 
 def dynamics(
@@ -138,11 +137,8 @@ def dynamics(
         number = int(row["round"])
         model = load_model(folder / "rounds" / str(number) / "model.safetensors")
         model = model.to(runtime.device())
-        if not frames:
-            for reading in readings:
-                check_fits(model, reading.pictures.image_set)
-        frames.append(_records(model, readings, spec, number))
-        log.info("dynamics %s %s seed %d: round %d", spec.model, spec.arm, spec.seed, number)
+        frames.append(_records(model, readings, spec, spec.seeds[0], number))
+        log.info("dynamics %s %s: round %d", spec.model, spec.arm, number)
     return pd.concat(frames, ignore_index=True)
 
 
@@ -151,14 +147,28 @@ def dynamics(
 
 def run(
     spec: EvaluateSpec,
-    model: PixelModel,
+    checkpoints: Sequence[str | Path],
     sets: Mapping[str, ImageSet],
     out: str | Path,
     inputs: Sequence[str | Path] = (),
 ) -> None:
-    """The verb `evaluate`: the records of one finished run, as parquet."""
-    frame = evaluate(model, sets, spec)
-    _write(frame, spec, out, inputs)
+    """The verb `evaluate`: the records of all seeds of one arm, as parquet.
+
+    Args:
+        spec: runs, batch size and conditions.
+        checkpoints: the final weights of each of the spec's seeds, in the same order.
+        sets: the image set of every slug that the conditions name; sets that fit into memory
+            are decoded once for all seeds.
+        out: parquet of kind "records".
+        inputs: files whose hashes go into the metadata.
+    """
+    readings = _plans(sets, spec, several=len(checkpoints) > 1)
+    frames = []
+    for seed, checkpoint in zip(spec.seeds, checkpoints, strict=True):
+        model = load_model(checkpoint).to(runtime.device())
+        frames.append(_records(model, readings, spec, seed, FINAL))
+        log.info("%s %s seed %d: %d rows", spec.model, spec.arm, seed, len(frames[-1]))
+    _write(pd.concat(frames, ignore_index=True), spec, out, inputs)
 
 
 def run_dynamics(
@@ -178,7 +188,7 @@ def _write(
 ) -> None:
     texts = ("model", "arm", "condition", "set", "corruption", "attack", "radius", "sample")
     frame = frame.astype(dict.fromkeys(texts, "category"))
-    sidecar = artifacts.provenance("records", spec.model_dump(mode="json"), inputs, spec.seed)
+    sidecar = artifacts.provenance("records", spec.model_dump(mode="json"), inputs)
     artifacts.write_parquet(out, frame, sidecar)
 
 
@@ -209,6 +219,16 @@ def _by_set(conditions: Mapping[str, ConditionConfig]) -> dict[str, dict[str, Co
     return grouped
 
 
+def _plans(
+    sets: Mapping[str, ImageSet], spec: EvaluateSpec, several: bool = False
+) -> list[_Reading]:
+    """One reading per set; decoded into memory, where that fits, if several models read it."""
+    plans = [_plan(slug, sets[slug], found) for slug, found in _by_set(spec.conditions).items()]
+    if not several:
+        return plans
+    return [replace(plan, pictures=keep(plan.pictures.image_set)) for plan in plans]
+
+
 def _plan(slug: str, image_set: ImageSet, conditions: Mapping[str, ConditionConfig]) -> _Reading:
     """One reading that serves every condition of a set, though some use only n pictures."""
     by_images: dict[int | None, dict[str, ConditionConfig]] = {}
@@ -235,24 +255,26 @@ Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _records(
-    model: PixelModel, readings: Sequence[_Reading], spec: EvaluateSpec, round_: int
+    model: PixelModel, readings: Sequence[_Reading], spec: EvaluateSpec, seed: int, round_: int
 ) -> pd.DataFrame:
+    for reading in readings:
+        check_fits(model, reading.pictures.image_set)
     frames: dict[str, pd.DataFrame] = {}
     with frozen(model):
         for reading in readings:
-            scores = _read(model, reading, spec)
+            scores = _read(model, reading, spec, seed)
             for share in reading.shares:
                 rows = reading.pictures.image_set.frame
                 rows = rows if share.rows is None else rows[share.rows]
                 for slug, condition in share.conditions.items():
-                    frames[slug] = _frame(rows, scores[slug], slug, condition, spec, round_)
+                    frames[slug] = _frame(rows, scores[slug], slug, condition, spec, seed, round_)
     return pd.concat([frames[slug] for slug in spec.conditions], ignore_index=True)
 
 
-def _read(model: PixelModel, reading: _Reading, spec: EvaluateSpec) -> dict[str, Scores]:
+def _read(model: PixelModel, reading: _Reading, spec: EvaluateSpec, seed: int) -> dict[str, Scores]:
     """The scores of every condition of a set, from one pass over its pictures."""
     image_set = reading.pictures.image_set
-    where = f"model {spec.model!r} (arm {spec.arm}, seed {spec.seed}) on set {reading.slug!r}"
+    where = f"model {spec.model!r} (arm {spec.arm}, seed {seed}) on set {reading.slug!r}"
     restricted = Restricted(model, image_set.allowed, where)
     found: dict[str, list[Scores]] = {}
     start = 0
@@ -310,6 +332,7 @@ def _frame(
     slug: str,
     condition: ConditionConfig,
     spec: EvaluateSpec,
+    seed: int,
     round_: int,
 ) -> pd.DataFrame:
     prediction, confidence, label_probability = scores
@@ -318,7 +341,7 @@ def _frame(
     columns: dict[str, Any] = {
         "model": spec.model,
         "arm": spec.arm,
-        "seed": spec.seed,
+        "seed": seed,
         "round": round_,
         "condition": slug,
         "set": condition.set,

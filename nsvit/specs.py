@@ -93,11 +93,11 @@ class FinetuneSpec(Section):
 
 
 class EvaluateSpec(Section):
-    """One run under every condition."""
+    """The runs of one arm under every condition."""
 
     model: Slug
     arm: Slug
-    seed: int
+    seeds: tuple[int, ...]
     batch_size: int
     conditions: dict[Slug, c.ConditionConfig]
 
@@ -191,12 +191,12 @@ def finetune(exp: c.Experiment, model: str, arm: str, seed: int) -> FinetuneSpec
     )
 
 
-def evaluate(exp: c.Experiment, model: str, arm: str, seed: int) -> EvaluateSpec:
+def evaluate(exp: c.Experiment, model: str, arm: str) -> EvaluateSpec:
     """The spec of `evaluate`."""
     return EvaluateSpec(
         model=model,
         arm=arm,
-        seed=seed,
+        seeds=exp.seeds(model, arm),
         batch_size=exp.evaluate.batch_size,
         conditions=exp.evaluate.conditions,
     )
@@ -211,7 +211,7 @@ def dynamics(exp: c.Experiment, model: str, arm: str) -> DynamicsSpec:
     return DynamicsSpec(
         model=model,
         arm=arm,
-        seed=exp.dynamics.seed,
+        seeds=(exp.dynamics.seed,),
         batch_size=exp.evaluate.batch_size,
         conditions=conditions,
         images=exp.dynamics.images,

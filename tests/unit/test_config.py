@@ -60,7 +60,7 @@ def test_schema_json_is_in_step():
         ("arms.nullspace.models", ["vit_x"], "['vit_x'] not among"),
         ("arms.nullspace.overrides", {"noise": {"epsilonn": 1}}, "noise.epsilonn"),
         ("data.train", "trein", "not in data.sets"),
-        ("dynamics.seed", 9, "not a seed of arm"),
+        ("dynamics.seed", 9, "no run vit_s/nullspace with seed 9"),
         ("influence.models", ["vit_l"], "['vit_l'] not among"),
     ],
 )
@@ -96,6 +96,13 @@ def test_overrides_change_only_their_arm(raw):
     assert exp.resolve("wide").noise.epsilon == 0.1
     assert exp.resolve("wide").noise.max_steps == exp.finetune.noise.max_steps
     assert exp.resolve("nullspace") == exp.finetune
+
+
+def test_a_model_can_have_fewer_seeds(raw):
+    raw["models"]["other"] = {**raw["models"]["vit_s"], "max_seeds": 1}
+    runs = config.validate(raw).runs()
+    assert [s for m, a, s in runs if (m, a) == ("vit_s", "nullspace")] == [0, 1]
+    assert [s for m, a, s in runs if (m, a) == ("other", "nullspace")] == [0]
 
 
 def test_the_arm_none_never_trains(raw):

@@ -24,7 +24,9 @@ FGSM = {"name": "fgsm", "radius": "4/255"}
 
 def spec(conditions: dict[str, dict], batch_size: int = 5) -> EvaluateSpec:
     parsed = {k: ConditionConfig(label=k, **v) for k, v in conditions.items()}
-    return EvaluateSpec(model="small", arm="none", seed=3, batch_size=batch_size, conditions=parsed)
+    return EvaluateSpec(
+        model="small", arm="none", seeds=(3,), batch_size=batch_size, conditions=parsed
+    )
 
 
 def plain_logits(model: PixelModel, pixels: torch.Tensor) -> torch.Tensor:

@@ -1,26 +1,29 @@
-"""Evaluation: one row per sample and condition."""
+"""Evaluation: one row per sample and condition; all seeds of an arm in one job, decoded once."""
 
 
 rule evaluate:
     input:
-        model=f"{R}/runs/{{model}}/{{arm}}/seed{{seed}}/model.safetensors",
+        models=lambda w: [
+            f"{R}/runs/{w.model}/{w.arm}/seed{seed}/model.safetensors"
+            for seed in exp.seeds(w.model, w.arm)
+        ],
         indices=indices(exp.evaluate.conditions.values()),
     output:
-        f"{R}/records/{{model}}/{{arm}}/seed{{seed}}.parquet",
+        f"{R}/records/{{model}}/{{arm}}.parquet",
     log:
-        f"{R}/logs/evaluate/{{model}}/{{arm}}/seed{{seed}}.log",
+        f"{R}/logs/evaluate/{{model}}/{{arm}}.log",
     benchmark:
-        f"{R}/benchmarks/evaluate/{{model}}/{{arm}}/seed{{seed}}.tsv"
+        f"{R}/benchmarks/evaluate/{{model}}/{{arm}}.tsv"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=720,
         gpu=1,
     params:
-        spec=spec(specs.evaluate, "model", "arm", "seed"),
+        spec=spec(specs.evaluate, "model", "arm"),
         recipe=RECIPES["evaluate"],
     shell:
-        "nsvit evaluate --spec {params.spec:q} --model {input.model:q}"
+        "nsvit evaluate --spec {params.spec:q} --models {input.models:q}"
         " --indices {input.indices:q} --out {output:q} --threads {threads} > {log:q} 2>&1"
 
 

@@ -1,0 +1,71 @@
+"""The weights in the repository are what the configuration says they are."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from nsvit import artifacts, config, models, specs
+from nsvit.data import layouts, loading
+from nsvit.data.menagerie import render_set, write_classes
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "nsvit/pretrained"
+EXPERIMENT = config.load(ROOT / "config/config.yaml")
+
+
+@pytest.fixture(scope="module")
+def val(tmp_path_factory):
+    """The default experiment's val set, drawn anew."""
+    root = tmp_path_factory.mktemp("menagerie")
+    write_classes(root / "classes.txt")
+    render_set(specs.render(EXPERIMENT, "val"), root / "val")
+    spec = specs.scan(EXPERIMENT, "val").model_copy(
+        update={"root": str(root), "classes": str(root / "classes.txt")}
+    )
+    layouts.write_index(spec, root / "val.parquet")
+    return layouts.open_set(root / "val.parquet")
+
+
+def test_they_are_small():
+    size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
+    assert size <= 4_000_000 + 100_000
+    vits = [SHIPPED / name / "model.safetensors" for name in ("vit_s", "vit_b")]
+    assert sum(path.stat().st_size for path in vits) <= 4_000_000
+
+
+def test_the_configuration_uses_them():
+    used = {m.folder for m in EXPERIMENT.models.values()}
+    used.add(config.local_dir(EXPERIMENT.data.menagerie.reference_cnn))
+    assert {path.name for path in used} == set(EXPERIMENT.pretrain)
+    assert {path.name for path in SHIPPED.iterdir()} == set(EXPERIMENT.pretrain)
+
+
+@pytest.mark.parametrize("name", list(EXPERIMENT.pretrain))
+def test_their_spec_is_the_configurations(name):
+    sidecar = artifacts.read_json(SHIPPED / name / "nsvit.json")
+    assert sidecar["kind"] == "pretrained"
+    assert sidecar["spec"] == specs.pretrain_model(EXPERIMENT, name).model_dump(mode="json")
+
+
+@pytest.mark.parametrize("name", list(EXPERIMENT.pretrain))
+def test_their_accuracy_is_what_the_sidecar_says(name, val):
+    metrics = artifacts.read_json(SHIPPED / name / "nsvit.json")["metrics"]
+    assert metrics["n"] == len(val)
+    model = models.load_model(f"local-dir:{SHIPPED / name}").eval()
+    images = loading.to_float(loading.load_pixels(val))
+    with torch.inference_mode():
+        found = torch.cat([model(part).argmax(1) for part in images.split(100)])
+    accuracy = float((found == torch.tensor(val.labels)).float().mean())
+    # one picture may fall the other way on another processor
+    assert accuracy == pytest.approx(metrics["val_accuracy"], abs=2 / len(val))
+
+
+@pytest.mark.parametrize("name", list(EXPERIMENT.pretrain))
+def test_timm_opens_them(name):
+    net = timm.create_model(f"local-dir:{SHIPPED / name}", pretrained=True).eval()
+    images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    ours = models.load_model(f"local-dir:{SHIPPED / name}").eval()
+    with torch.inference_mode():
+        assert torch.equal(net((images - 0.5) / 0.5), ours(images))
