@@ -65,7 +65,16 @@ def test_a_model_without_a_linear_patch_embedding_is_refused(capsys, tmp_path):
         capsys, tmp_path, timm="resnet10t", pretrained=False, model_args={"num_classes": 3}
     )
     assert code == 1
-    assert "resnet10t" in err and "patch embedding" in err
+    assert "resnet10t" in err and "not a plain ViT" in err
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "xcit_nano_12_p8_224"])
+def test_a_convolution_stem_is_refused(capsys, tmp_path, name):
+    code, err = prepare(
+        capsys, tmp_path, timm=name, pretrained=False, model_args={"num_classes": 3}
+    )
+    assert code == 1
+    assert name in err and "linear patch embedding" in err
 
 
 def test_a_model_with_other_classes_is_refused(capsys, tmp_path):
