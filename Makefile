@@ -40,7 +40,7 @@ pretrain: setup ## train the shipped weights from scratch, into results/menageri
 schema: setup ## write config/schema.json from nsvit/config.py
 	$(BIN)/nsvit config-schema --out config/schema.json
 
-docs: ## copy the finished default run into README.md and docs/default_run.md
+docs: setup ## copy the finished default run into README.md and docs/default_run.md
 	$(BIN)/python docs/refresh.py
 
 clean: ## remove results and the environment

@@ -15,7 +15,7 @@ from nsvit.errors import NsvitError
 
 min_version("9.0")
 
-if "experiment" not in config:
+if not workflow.config_settings.configfiles:
 
     configfile: "config/config.yaml"
 

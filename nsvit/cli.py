@@ -111,7 +111,7 @@ def learn_noise(args: Args) -> None:
 
     runtime.prepare(args.threads)
     model = models.load_model(args.model).to(runtime.device())
-    spec = _spec(specs.InfluenceSpec, args)
+    spec = _spec(specs.LearnSpec, args)
     influence.run_learn(spec, model, layouts.open_set(args.index), args.out, inputs=[args.model])
 
 
@@ -260,6 +260,9 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     figure_dynamics: ("records+", "histories+"),
 }
 
+#: Verbs that compute with torch for long enough that its threads matter.
+TORCH_VERBS = {pretrain_model, nullspace, learn_noise, influence, finetune, evaluate, dynamics}
+
 
 def verb_name(function: Callable[[Args], None]) -> str:
     """The verb of a function; rules have the same name with underscores."""
@@ -290,8 +293,10 @@ def parser() -> argparse.ArgumentParser:
             several = {"nargs": "+"} if name.endswith("+") else {}
             sub.add_argument(f"--{name.rstrip('+')}", type=Path, required=True, **several)  # type: ignore[arg-type]
         sub.add_argument("--out", type=Path, required=True)
-        sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
-        sub.add_argument("--processes", type=int, default=1, help="processes that draw pictures")
+        if function in TORCH_VERBS:
+            sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
+        if function is render:
+            sub.add_argument("--processes", type=int, default=1, help="that draw pictures")
     add(check_config).add_argument("config", type=Path)
     add(config_schema).add_argument("--out", type=Path, default=Path("config/schema.json"))
     return top

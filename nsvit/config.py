@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -57,7 +57,7 @@ Triple = tuple[float, float, float]
 
 
 def _check_radius(text: str) -> str:
-    match = re.fullmatch(r"(\d{1,3})/255", text)
+    match = re.fullmatch(r"(0|[1-9]\d{0,2})/255", text)
     if not match or int(match[1]) > 255:
         raise ValueError("a radius is written k/255 with k a whole number from 0 to 255")
     return text
@@ -74,7 +74,7 @@ def radius_value(radius: str) -> float:
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # --- data -----------------------------------------------------------------------------------
@@ -130,14 +130,39 @@ class DataConfig(Section):
     menagerie: MenagerieConfig | None = None
     sets: dict[Slug, SetConfig]
     train: Slug = "train"
+    val: Slug = Field("val", description="the clean test set")
     dev_images: PositiveInt = Field(500, description="held out of train to choose on, never test")
     split_seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _train_exists(self) -> DataConfig:
-        if self.train not in self.sets:
-            raise ValueError(f"data.train is {self.train!r}, which is not in data.sets")
+    def _sets_are_sound(self) -> DataConfig:
+        for key in ("train", "val"):
+            if getattr(self, key) not in self.sets:
+                raise ValueError(f"data.{key} is {getattr(self, key)!r}, not in data.sets")
+        paths = {slug: PurePosixPath(own.path) for slug, own in self.sets.items()}
+        for slug, path in paths.items():
+            if path.is_absolute() or ".." in path.parts or not path.parts:
+                raise ValueError(f"data.sets.{slug}.path: a folder below data.root, not {path}")
+            for other, its in paths.items():
+                if other != slug and its.is_relative_to(path):
+                    raise ValueError(f"data.sets.{other}.path: {its} is inside that of {slug}")
+        if self.menagerie is not None:
+            self._menagerie_is_sound(self.menagerie)
         return self
+
+    def _menagerie_is_sound(self, menagerie: MenagerieConfig) -> None:
+        counts = menagerie.counts.model_dump()
+        unknown = sorted(set(self.sets) - set(counts))
+        if unknown:
+            raise ValueError(
+                f"data.sets: the embedded benchmark has no {unknown}, only {sorted(counts)}"
+            )
+        if (self.train, self.val) != ("train", "val"):
+            raise ValueError("data.train and data.val: the embedded benchmark's are train and val")
+        if counts["c"] > counts["val"]:
+            raise ValueError("data.menagerie.counts.c: more than there are pictures in val")
+        if self.dev_images >= counts["train"]:
+            raise ValueError("data.dev_images: leaves nothing of train to train on")
 
 
 # --- models ---------------------------------------------------------------------------------
@@ -162,11 +187,6 @@ class ModelConfig(Section):
         if min(self.std) <= 0:
             raise ValueError("std must be positive in every channel")
         return self
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder of a `local-dir:` model, else None."""
-        return local_dir(self.timm)
 
 
 def local_dir(name: str) -> Path | None:
@@ -235,6 +255,12 @@ class FinetuneConfig(Section):
     select: Literal["last", "dev"] = Field("last", description="never on a test set")
     noise: NoiseConfig = NoiseConfig()
     random: RandomNoiseConfig = RandomNoiseConfig()
+
+    @model_validator(mode="after")
+    def _lr_falls(self) -> FinetuneConfig:
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min {self.lr_min} is above lr {self.lr}")
+        return self
 
 
 class ArmConfig(Section):
@@ -309,7 +335,7 @@ class InfluenceConfig(Section):
     images: PositiveInt = Field(500, description="held-out pictures (dev)")
     draws: PositiveInt = Field(3, description="noises per block, each with controls of its own")
     limits: tuple[PositiveFloat, ...] = Field(
-        (3.0,), description="limit per block; the last repeats for deeper blocks"
+        (), description="limit per block, the last for all deeper ones; none: noise.limit"
     )
     noise: NoiseConfig = NoiseConfig()
 
@@ -322,8 +348,12 @@ class DynamicsConfig(Section):
     seed: int = Field(0, ge=0)
     images: PositiveInt = Field(200, description="pictures per set and condition")
     corrupted_images: PositiveInt = Field(20, description="pictures per corruption and severity")
-    adversarial: tuple[Slug, ...] = Field(description="conditions averaged as adversarial")
-    ood: tuple[Slug, ...] = Field(description="conditions averaged as out of distribution")
+    adversarial: tuple[Slug, ...] = Field(
+        min_length=1, description="conditions averaged as adversarial"
+    )
+    ood: tuple[Slug, ...] = Field(
+        min_length=1, description="conditions averaged as out of distribution"
+    )
     clean: Slug = "clean"
 
 

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from nsvit import runtime
 from nsvit.data.layouts import ImageSet
-from nsvit.data.loading import to_float
 from nsvit.errors import NsvitError
-from nsvit.inputs import KEEP_BYTES, Pictures, keep
+from nsvit.inputs import pixel_pool
 from nsvit.models import PixelModel
 from nsvit.noise import Noise, learn_noise, random_noise
 
@@ -54,8 +52,8 @@ def round_noise(
         return None
     config = spec.finetune
     chosen = np.random.default_rng(runtime.seed_for(spec.seed, "pool", number))
-    pool = keep(train.subset(chosen.permutation(len(train))[: config.noise.pool]), KEEP_BYTES // 4)
-    images = Stream(pool, config.noise.batch_size) if pool.pixels is None else to_float(pool.pixels)
+    positions = chosen.permutation(len(train))[: config.noise.pool]
+    images = pixel_pool(train.subset(positions), config.noise.batch_size)
     generator = runtime.generator(spec.seed, "noise", number)
     try:
         if spec.kind == "random":
@@ -66,18 +64,6 @@ def round_noise(
     except NsvitError as error:
         run = f"run {spec.model}/{spec.arm}/seed{spec.seed}"
         raise NsvitError(f"{run}, round {number}: {error}") from None
-
-
-class Stream:
-    """A pool too large for memory, as batches of pixels, decoded again at every pass."""
-
-    def __init__(self, pictures: Pictures, batch_size: int) -> None:
-        self.pictures = pictures
-        self.batch_size = batch_size
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for images, _ in self.pictures.batches(self.batch_size, torch.device("cpu")):
-            yield images
 
 
 @contextlib.contextmanager

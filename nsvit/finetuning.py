@@ -265,10 +265,12 @@ def select(history: list[Row], how: str) -> int:
 
 
 def _diverged(spec: FinetuneSpec, number: int, step: int, loss: float, out: Path) -> NsvitError:
-    last = max(number - 1, 0)
+    what = f"run {spec.model}/{spec.arm}/seed{spec.seed}: loss is {loss} in round {number}"
+    if number == 0:
+        return NsvitError(f"{what}, before any training: check the model's weights")
+    kept = rounds.checkpoint(out, number - 1)
     return NsvitError(
-        f"run {spec.model}/{spec.arm}/seed{spec.seed}: loss is {loss} in round {number}, step "
-        f"{step}; the weights after round {last} are kept in {rounds.checkpoint(out, last)}. "
+        f"{what}, step {step}; the weights after round {number - 1} are kept in {kept}. "
         f"Lower finetune.lr (now {spec.finetune.lr}) or check the pictures"
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from nsvit import artifacts, runtime
 from nsvit.config import InfluenceConfig
 from nsvit.errors import NsvitError
+from nsvit.inputs import pixel_pool
 from nsvit.models import PixelModel, frozen, inject
 from nsvit.noise import (
     Images,
@@ -32,18 +33,18 @@ from nsvit.noise import (
 
 if TYPE_CHECKING:
     from nsvit.data.layouts import ImageSet
-    from nsvit.specs import InfluenceSpec
+    from nsvit.specs import InfluenceSpec, LearnSpec
 
 log = logging.getLogger(__name__)
 
 Draws = Sequence[tuple[int, Noise]]
 
-#: A pool of more bytes than this is read from disk batch by batch instead of held in memory.
-POOL_BYTES = 2**30
-
 
 def learn_blocks(
-    model: PixelModel, pool: Images, config: InfluenceConfig, seed_parts: Sequence[object]
+    model: PixelModel,
+    pool: Images,
+    config: InfluenceConfig | LearnSpec,
+    seed_parts: Sequence[object],
 ) -> list[tuple[int, Noise]]:
     """Learns noise at every injection point of a model.
 
@@ -58,9 +59,10 @@ def learn_blocks(
         (draw, noise) pairs, by block, then draw.
     """
     shared = Pool(model, pool, config.noise.batch_size) if isinstance(pool, Tensor) else pool
+    limits = config.limits or (config.noise.limit,)
     learned = []
     for block in range(len(model.blocks)):
-        limit = config.limits[min(block, len(config.limits) - 1)]
+        limit = limits[min(block, len(limits) - 1)]
         settings = config.noise.model_copy(update={"limit": limit})
         for draw in range(config.draws):
             start = runtime.generator(*seed_parts, "noise", block, draw)
@@ -186,7 +188,7 @@ def _logits(model: PixelModel, images: Tensor, batch_size: int) -> Tensor:
 
 
 def run_learn(
-    spec: InfluenceSpec,
+    spec: LearnSpec,
     model: PixelModel,
     pictures: ImageSet,
     out: str | Path,
@@ -203,10 +205,9 @@ def run_learn(
     """
     from nsvit.data import layouts
 
-    config = spec.influence
     train, _ = layouts.split_dev(pictures, spec.split.dev_images, spec.split.seed)
-    pool = _pool(train.take(config.noise.pool), model, config.noise.batch_size)
-    noises = learn_blocks(model, pool, config, (spec.split.seed, "influence"))
+    pool = pixel_pool(train.take(spec.noise.pool), spec.noise.batch_size)
+    noises = learn_blocks(model, pool, spec, (spec.split.seed, "influence"))
     provenance = artifacts.provenance("noise", spec.model_dump(), inputs, spec.split.seed)
     save_noises(noises, out, provenance)
 
@@ -222,7 +223,7 @@ def run_measure(
     """The verb `influence`: learned noise and its controls on the dev split.
 
     Args:
-        spec: as it was for `run_learn`.
+        spec: what to measure.
         model: the same model.
         pictures: the training set; only its dev split is read.
         noise_folder: what `run_learn` wrote.
@@ -233,31 +234,10 @@ def run_measure(
 
     seed = spec.split.seed
     _, dev = layouts.split_dev(pictures, spec.split.dev_images, seed)
-    held_out = dev.take(spec.influence.images)
+    held_out = dev.take(spec.images)
     images = loading.to_float(loading.load_pixels(held_out))
     noises = load_noises(noise_folder)
     frame = influence(model, spec.model, images, list(held_out.frame["path"]), noises, seed)
     files = [*inputs, *sorted(Path(noise_folder).glob("*.safetensors"))]
     sidecar = artifacts.provenance("influence", spec.model_dump(), files, seed)
     artifacts.write_parquet(out, frame, sidecar)
-
-
-class _Stream:
-    """Batches of an image set, read again from disk in every round."""
-
-    def __init__(self, pictures: ImageSet, batch_size: int) -> None:
-        self._pictures, self._batch_size = pictures, batch_size
-
-    def __iter__(self) -> Iterator[Any]:
-        from nsvit.data import loading
-
-        return iter(loading.batches(self._pictures, self._batch_size))
-
-
-def _pool(pictures: ImageSet, model: PixelModel, batch_size: int) -> Images:
-    from nsvit.data import loading
-
-    height, width = model.image_size
-    if len(pictures) * 3 * height * width > POOL_BYTES:
-        return _Stream(pictures, batch_size)
-    return loading.load_pixels(pictures)

@@ -50,6 +50,24 @@ def keep(image_set: ImageSet, limit: int = KEEP_BYTES) -> Pictures:
     return Pictures(image_set, load_pixels(image_set))
 
 
+class Stream:
+    """A set too large for memory as batches of pixels, decoded again at every pass."""
+
+    def __init__(self, pictures: Pictures, batch_size: int) -> None:
+        self.pictures = pictures
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for images, _ in self.pictures.batches(self.batch_size, torch.device("cpu")):
+            yield images
+
+
+def pixel_pool(image_set: ImageSet, batch_size: int) -> Tensor | Stream:
+    """Pictures to learn noise on: (n, 3, H, W) 8-bit pixels, or batches of a set too large."""
+    kept = keep(image_set, KEEP_BYTES // 4)
+    return Stream(kept, batch_size) if kept.pixels is None else kept.pixels
+
+
 def check_fits(model: PixelModel, image_set: ImageSet) -> None:
     """Refuses a set whose picture size or classes are not the model's, before any compute.
 

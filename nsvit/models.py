@@ -352,9 +352,8 @@ def prepare(spec: PrepareSpec, pictures: ImageSet, out: str | Path) -> PixelMode
         NsvitError: the model cannot be loaded, has another number of classes than the pictures,
             or is not a plain ViT with a linear patch embedding.
     """
-    source = spec.model
     model = load_model(
-        source.timm, source.mean, source.std, source.pretrained, **_from_json(source.model_args)
+        spec.timm, spec.mean, spec.std, spec.pretrained, **_from_json(spec.model_args)
     )
     if model.num_classes != len(pictures.classes):
         raise NsvitError(
@@ -362,7 +361,7 @@ def prepare(spec: PrepareSpec, pictures: ImageSet, out: str | Path) -> PixelMode
             f"{pictures.root} have {len(pictures.classes)}"
         )
     model.token_shape  # noqa: B018 - refuses models without a linear patch embedding
-    folder = source.folder
+    folder = local_dir(spec.timm)
     inputs = [] if folder is None else [folder / "config.json", folder / "model.safetensors"]
     save_model(model, out, artifacts.provenance("model", spec.model_dump(), inputs))
     return model

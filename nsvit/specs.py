@@ -6,7 +6,7 @@ section of the configuration re-runs only the rules that depend on it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -31,7 +31,7 @@ class RenderSpec(Section):
     count: int
     candidates: int | None = Field(None, description="set a: pictures to filter from")
     reference_cnn: str | None = Field(None, description="set a: whose mistakes are kept")
-    set: c.SetConfig
+    path: str
     val_path: str | None = Field(None, description="set c: the pictures to corrupt, below root")
 
 
@@ -44,19 +44,34 @@ class ScanSpec(Section):
     set: c.SetConfig
 
 
+class Drawn(Section):
+    """Which pictures of the embedded benchmark a model was trained on."""
+
+    seed: int
+    size: int
+    count: int
+    recipe: int = Field(description="of the rule `render`")
+
+
 class PretrainSpec(Section):
     """One model trained from scratch."""
 
     name: Slug
     config: c.PretrainConfig
     split: Split
+    pictures: Drawn | None = Field(None, description="none: pictures that were on disk")
+    recipe: int = 1
 
 
 class PrepareSpec(Section):
     """One model under test, before any finetuning."""
 
     name: Slug
-    model: c.ModelConfig
+    timm: str
+    pretrained: bool
+    model_args: dict[str, Any]
+    mean: c.Triple
+    std: c.Triple
 
 
 class NullspaceSpec(Section):
@@ -73,11 +88,21 @@ class NullitySpec(Section):
     rtol: float
 
 
-class InfluenceSpec(Section):
-    """Noise at every block of one model (verbs learn-noise and influence)."""
+class LearnSpec(Section):
+    """Noises at every block of one model."""
 
     model: Slug
-    influence: c.InfluenceConfig
+    draws: int
+    limits: tuple[float, ...]
+    noise: c.NoiseConfig
+    split: Split
+
+
+class InfluenceSpec(Section):
+    """What those noises do to held-out pictures."""
+
+    model: Slug
+    images: int
     split: Split
 
 
@@ -130,10 +155,6 @@ def render(exp: c.Experiment, name: str) -> RenderSpec:
     if own is None:
         raise NsvitError("data.menagerie is not in the config: its sets are read, not drawn")
     known = own.counts.model_dump()
-    if name not in known:
-        raise NsvitError(f"data.sets.{name}: the embedded benchmark has only {', '.join(known)}")
-    if name == "c" and "val" not in sets:
-        raise NsvitError("data.sets.c: made from pictures of the set val, which is not there")
     return RenderSpec(
         kind=name,
         seed=own.seed,
@@ -141,8 +162,8 @@ def render(exp: c.Experiment, name: str) -> RenderSpec:
         count=known[name],
         candidates=own.a_candidates if name == "a" else None,
         reference_cnn=own.reference_cnn if name == "a" else None,
-        set=sets[name],
-        val_path=sets["val"].path if name == "c" else None,
+        path=sets[name].path,
+        val_path=sets[exp.data.val].path if name == "c" else None,
     )
 
 
@@ -154,12 +175,30 @@ def scan(exp: c.Experiment, name: str) -> ScanSpec:
 
 def pretrain_model(exp: c.Experiment, name: str) -> PretrainSpec:
     """The spec of `pretrain_model`."""
-    return PretrainSpec(name=name, config=exp.pretrain[name], split=split(exp))
+    own, drawn = exp.data.menagerie, None
+    if own is not None:
+        recipe = c.RECIPES["render"]
+        drawn = Drawn(seed=own.seed, size=own.size, count=own.counts.train, recipe=recipe)
+    return PretrainSpec(
+        name=name,
+        config=exp.pretrain[name],
+        split=split(exp),
+        pictures=drawn,
+        recipe=c.RECIPES["pretrain_model"],
+    )
 
 
 def prepare_model(exp: c.Experiment, model: str) -> PrepareSpec:
-    """The spec of `prepare_model`."""
-    return PrepareSpec(name=model, model=exp.models[model])
+    """The spec of `prepare_model`: how the model is loaded, not what it is called."""
+    own = exp.models[model]
+    return PrepareSpec(
+        name=model,
+        timm=own.timm,
+        pretrained=own.pretrained,
+        model_args=own.model_args,
+        mean=own.mean,
+        std=own.std,
+    )
 
 
 def nullspace(exp: c.Experiment, model: str) -> NullspaceSpec:
@@ -172,21 +211,45 @@ def nullity(exp: c.Experiment) -> NullitySpec:
     return NullitySpec(architectures=exp.nullspace.architectures, rtol=exp.nullspace.rtol)
 
 
-def influence(exp: c.Experiment, model: str) -> InfluenceSpec:
-    """The spec of `learn_noise` and of `influence`."""
+def _influence(exp: c.Experiment) -> c.InfluenceConfig:
     if exp.influence is None:
         raise NsvitError("the config has no section `influence`")
-    return InfluenceSpec(model=model, influence=exp.influence, split=split(exp))
+    return exp.influence
+
+
+def learn_noise(exp: c.Experiment, model: str) -> LearnSpec:
+    """The spec of `learn_noise`."""
+    own = _influence(exp)
+    return LearnSpec(
+        model=model,
+        draws=own.draws,
+        limits=own.limits or (own.noise.limit,),
+        noise=own.noise,
+        split=split(exp),
+    )
+
+
+def influence(exp: c.Experiment, model: str) -> InfluenceSpec:
+    """The spec of `influence`."""
+    return InfluenceSpec(model=model, images=_influence(exp).images, split=split(exp))
 
 
 def finetune(exp: c.Experiment, model: str, arm: str, seed: int) -> FinetuneSpec:
-    """The spec of `finetune`."""
+    """The spec of `finetune`; what the arm's kind does not use is left at its default."""
+    kind, config = exp.arms[arm].kind, exp.resolve(arm)
+    if kind == "none":
+        config = c.FinetuneConfig(rounds=0)
+    unused: dict[str, Any] = {}
+    if kind != "random":
+        unused["random"] = c.RandomNoiseConfig()
+    if kind == "plain":
+        unused["noise"] = c.NoiseConfig()
     return FinetuneSpec(
         model=model,
         arm=arm,
         seed=seed,
-        kind=exp.arms[arm].kind,
-        finetune=exp.resolve(arm),
+        kind=kind,
+        finetune=config.model_copy(update=unused),
         split=split(exp),
     )
 
@@ -198,8 +261,14 @@ def evaluate(exp: c.Experiment, model: str, arm: str) -> EvaluateSpec:
         arm=arm,
         seeds=exp.seeds(model, arm),
         batch_size=exp.evaluate.batch_size,
-        conditions=exp.evaluate.conditions,
+        conditions=_computed(exp.evaluate.conditions),
     )
+
+
+def _computed(conditions: dict[str, c.ConditionConfig]) -> dict[str, c.ConditionConfig]:
+    """Conditions without what is only for tables, so that a new heading evaluates nothing."""
+    blank = {"label": "", "paper": None, "average": True}
+    return {slug: condition.model_copy(update=blank) for slug, condition in conditions.items()}
 
 
 def dynamics(exp: c.Experiment, model: str, arm: str) -> DynamicsSpec:
@@ -207,7 +276,8 @@ def dynamics(exp: c.Experiment, model: str, arm: str) -> DynamicsSpec:
     if exp.dynamics is None:
         raise NsvitError("the config has no section `dynamics`")
     wanted = {exp.dynamics.clean, *exp.dynamics.adversarial, *exp.dynamics.ood}
-    conditions = {k: v for k, v in exp.evaluate.conditions.items() if k in wanted}
+    every = _computed(exp.evaluate.conditions)
+    conditions = {slug: condition for slug, condition in every.items() if slug in wanted}
     return DynamicsSpec(
         model=model,
         arm=arm,

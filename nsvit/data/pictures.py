@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from nsvit.errors import NsvitError
 
@@ -30,7 +30,7 @@ def check_image(path: Path) -> None:
 
 def not_an_image(path: Path, error: Exception) -> NsvitError:
     """The error for a file that is not a whole image."""
-    reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+    reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
     return NsvitError(f"{path}: not an image ({reason}); remove or replace it")
 
 

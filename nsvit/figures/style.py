@@ -18,12 +18,9 @@ WIDTH = 8.5 / 2.54
 #: Okabe and Ito's palette, safe for colour-blind readers.
 BLACK = "#000000"
 ORANGE = "#E69F00"
-SKY = "#56B4E9"
 GREEN = "#009E73"
-YELLOW = "#F0E442"
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
-PURPLE = "#CC79A7"
 GREY = "#6E6E6E"
 
 _RC: dict[str, Any] = {

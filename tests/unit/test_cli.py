@@ -35,8 +35,8 @@ def test_a_bad_config_is_named(capsys, tmp_path):
 def prepare(capsys, tmp_path, **model) -> tuple[int, str]:
     index = image_tree(tmp_path / "pictures", per_class=1, classes=3)
     path = write_index(tmp_path, index)
-    wanted = {"label": "x", "mean": [0.5] * 3, "std": [0.5] * 3, **model}
-    spec = specs.PrepareSpec(name="mine", model=config.ModelConfig.model_validate(wanted))
+    wanted = {"pretrained": True, "model_args": {}, "mean": [0.5] * 3, "std": [0.5] * 3, **model}
+    spec = specs.PrepareSpec.model_validate({"name": "mine", **wanted})
     out = tmp_path / "out/model.safetensors"
     result = run(
         capsys, "prepare-model", "--spec", spec.model_dump_json(), "--index", path, "--out", out

@@ -1,6 +1,5 @@
 """The configuration schema: what is refused, and what a refusal says."""
 
-import copy
 import json
 import re
 from pathlib import Path
@@ -60,6 +59,18 @@ def test_schema_json_is_in_step():
         ("arms.nullspace.models", ["vit_x"], "['vit_x'] not among"),
         ("arms.nullspace.overrides", {"noise": {"epsilonn": 1}}, "noise.epsilonn"),
         ("data.train", "trein", "not in data.sets"),
+        ("data.val", "vall", "not in data.sets"),
+        ("data.sets.v2.path", "train", "inside that of"),
+        ("data.sets.v2.path", "val/more", "inside that of val"),
+        ("data.sets.v2.path", "../v2", "below data.root"),
+        ("data.sets.v2.path", "/v2", "below data.root"),
+        ("data.sets.v3", {"path": "v3"}, "no ['v3']"),
+        ("data.menagerie.counts.c", 61, "more than there are pictures in val"),
+        ("data.dev_images", 400, "leaves nothing"),
+        ("finetune.lr_min", 1.0, "above lr"),
+        ("finetune.lr", "inf", "finite"),
+        ("dynamics.ood", [], "at least 1 item"),
+        ("evaluate.conditions.fgsm_1.attack.radius", "008/255", "k/255"),
         ("dynamics.seed", 9, "no run vit_s/nullspace with seed 9"),
         ("influence.models", ["vit_l"], "['vit_l'] not among"),
     ],
@@ -131,14 +142,51 @@ def test_files_that_are_not_configs(tmp_path):
         config.load(bad)
 
 
-def test_a_spec_depends_only_on_its_sections(raw):
-    before = specs.finetune(config.validate(raw), "vit_s", "nullspace", 0)
-    other = copy.deepcopy(raw)
-    other["evaluate"]["batch_size"] = 7
-    other["statistics"]["seed"] = 5
-    assert specs.finetune(config.validate(other), "vit_s", "nullspace", 0) == before
-    other["finetune"]["lr"] = 1e-3
-    assert specs.finetune(config.validate(other), "vit_s", "nullspace", 0) != before
+RUNS = {"finetune random 0", "finetune nullspace 0", "finetune nullspace 1"}
+EVALUATIONS = {"evaluate none", "evaluate random", "evaluate nullspace"}
+
+
+def every_spec(exp) -> dict[str, str]:
+    """The JSON of every job's spec but those of tables and figures."""
+    jobs = {f"render {n}": specs.render(exp, n) for n in exp.data.sets}
+    jobs |= {f"scan {n}": specs.scan(exp, n) for n in exp.data.sets}
+    for model in exp.models:
+        jobs[f"prepare {model}"] = specs.prepare_model(exp, model)
+        jobs[f"nullspace {model}"] = specs.nullspace(exp, model)
+    for model in exp.influence.models:
+        jobs[f"learn {model}"] = specs.learn_noise(exp, model)
+        jobs[f"influence {model}"] = specs.influence(exp, model)
+    for model, arm, seed in exp.runs():
+        jobs[f"finetune {arm} {seed}"] = specs.finetune(exp, model, arm, seed)
+        jobs[f"evaluate {arm}"] = specs.evaluate(exp, model, arm)
+    return {name: spec.model_dump_json() for name, spec in jobs.items()}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "changed"),
+    [
+        ("statistics.seed", 5, set()),
+        ("models.vit_s.label", "Small", set()),
+        ("models.vit_s.paper", None, set()),
+        ("arms.nullspace.label", "noise", set()),
+        ("evaluate.conditions.clean.label", "val", set()),
+        ("evaluate.conditions.clean.average", False, set()),
+        ("influence.images", 30, {"influence vit_s"}),
+        ("influence.draws", 2, {"learn vit_s"}),
+        ("nullspace.images", 8, {"nullspace vit_s"}),
+        ("data.menagerie.counts.r", 30, {"render r"}),
+        ("data.sets.v2.crop", 48, {"scan v2"}),
+        ("arms.random.seeds", [0, 1], {"finetune random 1", "evaluate random"}),
+        ("arms.random.overrides", {"random": {"shrink": 0.5}}, {"finetune random 0"}),
+        ("finetune.noise.lr", 0.5, RUNS),
+        ("evaluate.conditions.clean.images", 5, EVALUATIONS),
+    ],
+)  # fmt: skip
+def test_a_changed_key_changes_only_the_specs_that_depend_on_it(raw, key, value, changed):
+    before = every_spec(config.validate(raw))
+    put(raw, key, value)
+    after = every_spec(config.validate(raw))
+    assert {name for name in after if after[name] != before.get(name)} == changed
 
 
 def test_specs_survive_json(raw):

@@ -22,14 +22,14 @@ from nsvit.data.sheets import contact_sheet
 from nsvit.errors import NsvitError
 
 
-def render_spec(kind: str, layout: str = "wnid", **counts: int) -> specs.RenderSpec:
+def render_spec(kind: str, **counts: int) -> specs.RenderSpec:
     return specs.RenderSpec(
         kind=kind,
         seed=3,
         size=32,
         count=counts.get(kind, 10),
         candidates=120,
-        set=config.SetConfig(path=kind, layout=layout),
+        path=kind,
     )
 
 
@@ -47,7 +47,7 @@ def tree(folder: Path) -> dict[str, str]:
     """Every file below a folder with the hash of its bytes."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(folder.rglob("*.png"))
         if path.is_file()
     }
 
@@ -148,7 +148,7 @@ def test_folders_are_those_of_the_real_sets(val, tmp_path):
     fish = SUBJECTS[2].wnid
     assert (val / fish / f"{fish}_00012.png").is_file()
     render_set(render_spec("v2", v2=12), tmp_path / "v2")
-    assert {path.name for path in (tmp_path / "v2").iterdir()} == {str(k) for k in range(10)}
+    assert {path.name for path in (tmp_path / "v2").glob("[!.]*")} == {str(k) for k in range(10)}
     assert (tmp_path / "v2" / "1" / "00011.png").is_file()
     frame, _ = scan(scan_spec(tmp_path, "v2", "index"))
     assert frame["label"].value_counts().to_dict() == {0: 2, 1: 2, **{k: 1 for k in range(2, 10)}}
@@ -229,3 +229,14 @@ def test_contact_sheets(val, tmp_path):
     windows = np.lib.stride_tricks.sliding_window_view(pixels, big.shape)[:, :, 0]
     corner = (windows[:60, :160, :3, :3] == big[:3, :3]).all(axis=(2, 3, 4))
     assert any(np.array_equal(windows[y, x], big) for y, x in np.argwhere(corner))
+
+
+def test_pictures_that_were_not_drawn_here_are_never_replaced(tmp_path):
+    real = tmp_path / "train/n01440764"
+    real.mkdir(parents=True)
+    (real / "tench.JPEG").write_bytes(b"precious")
+    with pytest.raises(NsvitError, match=r"train.*not drawn by nsvit"):
+        render_set(render_spec("train"), tmp_path / "train")
+    assert (real / "tench.JPEG").read_bytes() == b"precious"
+    render_set(render_spec("val"), tmp_path / "val")
+    render_set(render_spec("val"), tmp_path / "val")  # its own it replaces

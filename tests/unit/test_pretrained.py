@@ -30,13 +30,11 @@ def val(tmp_path_factory):
 
 def test_they_are_small():
     size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
-    assert size <= 4_000_000 + 100_000
-    vits = [SHIPPED / name / "model.safetensors" for name in ("vit_s", "vit_b")]
-    assert sum(path.stat().st_size for path in vits) <= 4_000_000
+    assert size <= 4_000_000
 
 
 def test_the_configuration_uses_them():
-    used = {m.folder for m in EXPERIMENT.models.values()}
+    used = {config.local_dir(m.timm) for m in EXPERIMENT.models.values()}
     used.add(config.local_dir(EXPERIMENT.data.menagerie.reference_cnn))
     assert {path.name for path in used} == set(EXPERIMENT.pretrain)
     assert {path.name for path in SHIPPED.iterdir()} == set(EXPERIMENT.pretrain)
@@ -69,3 +67,16 @@ def test_timm_opens_them(name):
     ours = models.load_model(f"local-dir:{SHIPPED / name}").eval()
     with torch.inference_mode():
         assert torch.equal(net((images - 0.5) / 0.5), ours(images))
+
+
+@pytest.mark.parametrize("name", ["vit_s", "vit_b"])
+def test_their_exact_nullspace_is_invisible_to_them(name, val):
+    """The issue's own bound: 1e-4 in float32, where random noise of the norm moves logits."""
+    from nsvit.nullspace import demonstrate, nullspace_basis
+
+    model = models.load_model(f"local-dir:{SHIPPED / name}").eval()
+    basis = nullspace_basis(model)
+    images = loading.to_float(loading.load_pixels(val.take(32)))
+    shown = demonstrate(model, basis, images, 0.5, torch.Generator().manual_seed(0))
+    assert shown.metrics["nullspace_max_logit_difference"] <= 1e-4
+    assert shown.metrics["random_max_logit_difference"] > 0.1

@@ -35,7 +35,8 @@ def test_each_rule_calls_its_verb_with_its_recipe():
         if name not in TARGETS:
             assert f'"nsvit {name.replace("_", "-")} ' in text, name
             assert f'recipe=RECIPES["{name}"]' in text, name
-            assert "log:" in text and "threads:" in text and "runtime=" in text, name
+            for directive in ("log:", "benchmark:", "threads:", "runtime=", "mem_mb="):
+                assert directive in text, (name, directive)
 
 
 def test_every_caption_exists():

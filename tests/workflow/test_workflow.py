@@ -42,10 +42,11 @@ def test_a_finished_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in finished.snakemake(*SMOKE, "-n")
 
 
-def test_one_rule_again_changes_nothing(finished):
+@pytest.mark.parametrize("rule", ["table1", "nullspace", "evaluate"])
+def test_one_rule_again_changes_nothing(finished, rule):
     before = finished.digests()
-    output = finished.snakemake(*SMOKE, "-R", "table1")
-    assert "table1" in output
+    output = finished.snakemake(*SMOKE, "-R", rule)
+    assert f"rule {rule}:" in output
     assert finished.digests() == before
     assert "Nothing to be done" in finished.snakemake(*SMOKE, "-n")
 
@@ -62,6 +63,15 @@ def test_a_run_from_scratch_gives_the_same_tables(finished, checkout):
     for name in ("table1", "influence", "nullity"):
         theirs = (finished.folder / TABLES / f"{name}.csv").read_bytes()
         assert (checkout.folder / TABLES / f"{name}.csv").read_bytes() == theirs
+
+
+def test_a_config_without_a_name_is_not_the_default_one(checkout):
+    config = yaml.safe_load((checkout.folder / "config/smoke.yaml").read_text())
+    del config["experiment"]
+    nameless = checkout.folder / "nameless.yaml"
+    nameless.write_text(yaml.safe_dump(config))
+    output = checkout.snakemake("-n", "--configfile", str(nameless), check=False)
+    assert "experiment: Field required" in output
 
 
 def test_a_bad_config_stops_before_the_first_job(checkout):

@@ -63,6 +63,8 @@ rule contact_sheet:
         svg=f"{R}/figures/sheets/{{set}}.svg",
     log:
         f"{R}/logs/contact_sheet/{{set}}.log",
+    benchmark:
+        f"{R}/benchmarks/contact_sheet/{{set}}.tsv"
     threads: 1
     resources:
         mem_mb=1000,

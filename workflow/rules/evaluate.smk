@@ -36,6 +36,8 @@ rule dynamics:
         f"{R}/dynamics/{{model}}/{{arm}}.parquet",
     log:
         f"{R}/logs/dynamics/{{model}}/{{arm}}.log",
+    benchmark:
+        f"{R}/benchmarks/dynamics/{{model}}/{{arm}}.tsv"
     threads: 1
     resources:
         mem_mb=4000,

@@ -4,7 +4,7 @@
 rule pretrain_model:
     input:
         train=index(exp.data.train),
-        val=index("val"),
+        val=index(exp.data.val),
     output:
         config=f"{R}/pretrained/{{name}}/config.json",
         weights=f"{R}/pretrained/{{name}}/model.safetensors",
@@ -41,6 +41,8 @@ rule prepare_model:
         sidecar=f"{R}/models/{{model}}/model.json",
     log:
         f"{R}/logs/prepare_model/{{model}}.log",
+    benchmark:
+        f"{R}/benchmarks/prepare_model/{{model}}.tsv"
     threads: 1
     resources:
         mem_mb=2000,

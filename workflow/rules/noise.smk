@@ -20,7 +20,7 @@ rule learn_noise:
         runtime=240,
         gpu=1,
     params:
-        spec=spec(specs.influence, "model"),
+        spec=spec(specs.learn_noise, "model"),
         recipe=RECIPES["learn_noise"],
     shell:
         "nsvit learn-noise --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
@@ -36,6 +36,8 @@ rule influence:
         f"{R}/influence/{{model}}.parquet",
     log:
         f"{R}/logs/influence/{{model}}.log",
+    benchmark:
+        f"{R}/benchmarks/influence/{{model}}.tsv"
     threads: 1
     resources:
         mem_mb=4000,

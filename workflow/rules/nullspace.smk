@@ -4,12 +4,14 @@
 rule nullspace:
     input:
         model=f"{R}/models/{{model}}/model.safetensors",
-        index=index("val"),
+        index=index(exp.data.val),
     output:
         basis=f"{R}/nullspace/{{model}}/nullspace.safetensors",
         sidecar=f"{R}/nullspace/{{model}}/nullspace.json",
     log:
         f"{R}/logs/nullspace/{{model}}.log",
+    benchmark:
+        f"{R}/benchmarks/nullspace/{{model}}.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -27,6 +29,8 @@ rule nullity:
         f"{R}/nullspace/nullity.csv",
     log:
         f"{R}/logs/nullity.log",
+    benchmark:
+        f"{R}/benchmarks/nullity.tsv"
     threads: 1
     resources:
         mem_mb=2000,

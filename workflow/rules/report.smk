@@ -38,6 +38,8 @@ rule table1:
         **table("table1"),
     log:
         f"{R}/logs/table1.log",
+    benchmark:
+        f"{R}/benchmarks/table1.tsv"
     threads: 1
     resources:
         mem_mb=4000,
@@ -58,6 +60,8 @@ rule table_nullity:
         **table("nullity"),
     log:
         f"{R}/logs/table_nullity.log",
+    benchmark:
+        f"{R}/benchmarks/table_nullity.tsv"
     threads: 1
     resources:
         mem_mb=1000,
@@ -77,6 +81,8 @@ rule table_runs:
         **table("runs"),
     log:
         f"{R}/logs/table_runs.log",
+    benchmark:
+        f"{R}/benchmarks/table_runs.tsv"
     threads: 1
     resources:
         mem_mb=1000,
@@ -96,6 +102,8 @@ rule table_influence:
         **table("influence"),
     log:
         f"{R}/logs/table_influence.log",
+    benchmark:
+        f"{R}/benchmarks/table_influence.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -115,6 +123,8 @@ rule figure_nullspace:
         **figure("nullspace_{model}", "figure_nullspace"),
     log:
         f"{R}/logs/figure_nullspace/{{model}}.log",
+    benchmark:
+        f"{R}/benchmarks/figure_nullspace/{{model}}.tsv"
     threads: 1
     resources:
         mem_mb=1000,
@@ -134,6 +144,8 @@ rule figure_influence:
         **figure("influence", "figure_influence"),
     log:
         f"{R}/logs/figure_influence.log",
+    benchmark:
+        f"{R}/benchmarks/figure_influence.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -154,6 +166,8 @@ rule figure_dynamics:
         **figure("dynamics", "figure_dynamics"),
     log:
         f"{R}/logs/figure_dynamics.log",
+    benchmark:
+        f"{R}/benchmarks/figure_dynamics.tsv"
     threads: 1
     resources:
         mem_mb=2000,

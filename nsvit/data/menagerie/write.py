@@ -30,6 +30,7 @@ Picture = npt.NDArray[np.uint8]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+MARKER = ".nsvit"  # in every folder drawn here
 CHUNK = 250  # pictures handed to a process at a time
 CORRUPTED_CHUNK = 5
 COMPRESSION = 1  # of PNG files: larger, but written three times as fast
@@ -101,12 +102,22 @@ def _check(spec: RenderSpec) -> None:
 
 @contextmanager
 def _complete_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name when the block succeeds."""
+    """A temporary folder beside `out` that takes its name when the block succeeds.
+
+    Raises:
+        NsvitError: `out` is there and was not made here: real pictures are never replaced.
+    """
+    if out.exists() and not (out / MARKER).exists():
+        raise NsvitError(
+            f"{out} is there and was not drawn by nsvit; it is not replaced. Choose another "
+            "data.root, or leave data.menagerie out to read the pictures that are there"
+        )
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
+        (partial / MARKER).write_text("drawn by nsvit render; replaced when it is drawn again\n")
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
@@ -258,7 +269,7 @@ def render_to(
     """
     write_classes(classes)
     val_dir = None if spec.val_path is None else Path(root) / spec.val_path
-    metrics = render_set(spec, Path(root) / spec.set.path, processes=processes, val_dir=val_dir)
+    metrics = render_set(spec, Path(root) / spec.path, processes=processes, val_dir=val_dir)
     inputs: list[Path] = []
     reference = local_dir(spec.reference_cnn or "")
     if reference is not None:
