@@ -203,6 +203,7 @@ def _notes(frame: pd.DataFrame, spec: TableSpec, normalised: bool) -> list[str]:
     if frame["paper"].notna().any():
         notes += _paper_notes(spec)
     missing = missing_cells(frame, spec)
+    notes += _seed_notes(spec)
     return [*notes, *([f"Missing: {'; '.join(missing)}."] if missing else [])]
 
 
@@ -221,13 +222,23 @@ def _paper_notes(spec: TableSpec) -> list[str]:
     return notes
 
 
+def _seed_notes(spec: TableSpec) -> list[str]:
+    """Models that the configuration gives fewer seeds than the arms have, for time."""
+    most = max(len(arm.seeds) for arm in spec.arms.values())
+    few = {m.label: m.max_seeds for m in spec.models.values() if (m.max_seeds or most) < most}
+    if not few:
+        return []
+    named = "; ".join(f"{label}: at most {seeds}" for label, seeds in few.items())
+    return [f"Fewer seeds where time forbids more (`max_seeds`): {named}."]
+
+
 def missing_cells(frame: pd.DataFrame, spec: TableSpec) -> list[str]:
     """What the table lacks, in words: rows without records, columns, seeds."""
     out = []
     for (model, arm), part in frame.groupby(["model", "method"], sort=False):
         name = f"{spec.models[str(model)].label}, {spec.arms[str(arm)].label}"
         gaps = part[part["value"].isna()]
-        expected = len(spec.arms[str(arm)].seeds)
+        expected = len(spec.arms[str(arm)].seeds[: spec.models[str(model)].max_seeds])
         fewer = part[part["seeds"].notna() & (part["seeds"] < expected)]
         if len(gaps) == len(part):
             out.append(f"{name} (no records)")

@@ -12,7 +12,7 @@ import pytest
 
 from nsvit import artifacts, paper, tables
 from nsvit.errors import NsvitError
-from nsvit.records import read_records
+from nsvit.records import COLUMNS, read_records
 from nsvit.specs import TableSpec
 from nsvit.statistics import ALEXNET_ERRORS
 from nsvit.tables import influence as influence_module
@@ -153,10 +153,21 @@ def test_gaps_are_shown_and_named(record_paths: list[Path], spec: TableSpec) -> 
     assert value(gapped, "vit_s", "random", "clean")["seeds"] == 2
     text = tables.markdown(tables.table1_sheet(gapped, spec))
     note = next(line for line in text.splitlines() if "Missing" in line)
-    assert "ViT-B, plain finetuning (no records)" in note
+    assert "ViT-B, plain (no records)" in note
     assert "ViT-S, random noise: 2 of 3 seeds" in note
     assert "ViT-S, none: R, Average" in note
     assert "| –" in text or " – " in text
+
+
+def test_models_with_fewer_seeds_are_named_and_not_called_incomplete(
+    record_paths: list[Path], spec: TableSpec
+) -> None:
+    records = read_records(record_paths, [*COLUMNS])
+    model = spec.models["vit_b"].model_copy(update={"max_seeds": 2})
+    fewer = spec.model_copy(update={"models": {**spec.models, "vit_b": model}})
+    kept = records[(records["model"] != "vit_b") | (records["seed"] < 2)]
+    note = tables.table1_sheet(tables.table1(kept, fewer), fewer).notes[-1]
+    assert note == "Fewer seeds where time forbids more (`max_seeds`): ViT-B: at most 2."
 
 
 def test_nothing_missing_is_not_mentioned(frame: pd.DataFrame, spec: TableSpec) -> None:
