@@ -1,14 +1,13 @@
 """AutoAttack (Croce and Hein 2020) through the optional package pyautoattack.
 
 The package draws its random numbers per batch and reads the clock when it has no seed. Here every
-picture is attacked alone with its own seed, unless `together` says otherwise.
+picture is attacked alone with its own seed, unless `together` says otherwise. Its `state_path` is
+not used: version 0.2.0 cannot read back the state that it writes (a set becomes a string).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,7 +77,6 @@ def autoattack(
     targets: int = TARGETS,
     seeds: Sequence[int] | None = None,
     together: bool = False,
-    state_path: Path | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Adversarial images by the ensemble, each part only on what the earlier ones left.
 
@@ -94,18 +92,13 @@ def autoattack(
         seeds: one per picture.
         together: one call for the whole batch. Faster, but then a picture's result depends on
             its batch, and only the first seed counts.
-        state_path: with `together`, a JSON file from which an interrupted call resumes. Pictures
-            broken before the interruption come back clean, but marked as broken.
 
     Returns:
         (B, 3, H, W) pixels in [0, 1] inside the threat model, and (B,) bool: broken.
 
     Raises:
-        NsvitError: the package is missing, there are too few classes, or `state_path` is given
-            without `together`.
+        NsvitError: the package is missing, or there are too few classes.
     """
-    if state_path is not None and not together:
-        raise NsvitError("attack autoattack: state_path resumes one call: set together as well")
     seeds = seeds_for(images, seeds)
     result, broken = images.clone(), ~holds(model, images, labels)
     model, columns = _finite(model, images)
@@ -116,16 +109,11 @@ def autoattack(
     # The package numbers the classes from 0; labels outside the columns are never predicted.
     y = torch.searchsorted(columns, labels[left])
     targets = min(targets, len(columns) - 1)
-    chunks = [torch.arange(len(left))] if together else list(torch.arange(len(left))[:, None])
-    for chunk in chunks:
-        rows = left[chunk.to(left.device)]
+    size = len(left) if together else 1
+    for rows, own in zip(left.split(size), y.split(size), strict=True):
         x, seed = images[rows], seeds[int(rows[0])] % 2**32
-        found, felled = _call(
-            model, x, y[chunk.to(left.device)], threat, seed, parts, steps, queries, targets,
-            state_path,
-        )  # fmt: skip
+        found, broken[rows] = _call(model, x, own, threat, seed, parts, steps, queries, targets)
         result[rows] = threat.project(x, found.to(x))
-        broken[rows] = felled
     return result, broken
 
 
@@ -139,7 +127,6 @@ def _call(
     steps: int,
     queries: int,
     targets: int,
-    state_path: Path | None,
 ) -> tuple[Tensor, Tensor]:
     """One call of the package: its images, and which are broken."""
     devices = [images.device] if images.device.type == "cuda" else []
@@ -154,14 +141,8 @@ def _call(
             device=images.device,
         )
         _budget(adversary, steps, queries, targets)
-        found, predicted = adversary.run_standard_evaluation(
-            images, labels, batch_size=len(images), state_path=state_path
-        )
-    broken = predicted != labels
-    if state_path is not None:
-        robust = torch.tensor(json.loads(state_path.read_text())["_robust_flags"])
-        broken = ~robust.to(labels.device, torch.bool)
-    return found.detach(), broken
+        found, predicted = adversary.run_standard_evaluation(images, labels, batch_size=len(images))
+    return found.detach(), predicted != labels
 
 
 def _budget(adversary: Any, steps: int, queries: int, targets: int) -> None:

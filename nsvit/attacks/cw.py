@@ -1,10 +1,12 @@
 """CW-L2 (Carlini and Wagner 2017): the smallest l2 change that misleads, by search over c.
 
-A minimum-norm attack: it runs once and serves every radius. What the paper used is unknown
-(METHOD.md section 6); the settings here are those of the publication.
+A minimum-norm attack: a search serves its own radius and every larger one. What the
+paper used is unknown (METHOD.md section 6); the settings here are those of the publication.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +22,25 @@ _INSIDE = 0.999999
 def start(
     model: nn.Module, images: Tensor, labels: Tensor, context: Context | None = None
 ) -> Started:
-    """Searches once; a picture whose smallest change exceeds a radius is left clean there."""
-    found: list[Tensor] = []
+    """Searches once; a picture whose smallest change exceeds a radius is left clean there.
+
+    With a radius the search ends on a picture when a change inside it is found; without one, it
+    looks for the smallest. A later, smaller radius searches again.
+    """
+    found: list[tuple[float, Tensor]] = []
     settings = dict((context or Context()).settings)
 
     def within(threat: ThreatModel) -> Tensor:
         if threat.norm != "l2":
             raise NsvitError(f"attack cw: norm {threat.norm!r}; it knows only l2")
-        if not found:
-            found.append(cw(model, images, labels, **settings))
+        # Less than the radius by rounding, so that what is enough is also inside.
+        enough = threat.radius * (1.0 - 1e-6) if math.isfinite(threat.radius) else 0.0
+        if not found or enough < found[-1][0]:
+            found.append((enough, cw(model, images, labels, enough=enough, **settings)))
+        moved = found[-1][1]
         # In double: whether a change is inside the radius is not left to rounding.
-        inside = threat.distance(images.double(), found[0].double()) <= threat.radius
-        return torch.where(inside.view(-1, 1, 1, 1), found[0], images)
+        inside = threat.distance(images.double(), moved.double()) <= threat.radius
+        return torch.where(inside.view(-1, 1, 1, 1), moved, images)
 
     return within
 
@@ -46,7 +55,7 @@ def cw(
     confidence: float = 0.0,
     initial_c: float = 1e-3,
     binary_search_steps: int = 9,
-    abort: bool = True,
+    enough: float = 0.0,
 ) -> Tensor:
     """The closest misclassified images found.
 
@@ -60,8 +69,9 @@ def cw(
         initial_c: first weight of the misclassification term; multiplied by 10 until it works,
             then bisected, for each picture by itself.
         binary_search_steps: values of c tried.
-        abort: stop on a picture when its loss fell by less than 0.01 % in a tenth of the steps
-            (published on the sum over the batch; here per picture, whatever its batch).
+        enough: stop on a picture once a change of at most this l2 size is found; 0 looks for the
+            smallest. (The published abort on a batch whose summed loss stands still would make a
+            picture depend on its batch, and on single pictures it was seen to end too early.)
 
     Returns:
         (B, 3, H, W) pixels in [0, 1]; the clean picture where nothing was found or where it was
@@ -76,12 +86,13 @@ def cw(
         if not len(left):
             break
         found, found_size, success = _descend(
-            model, images[left], labels[left], c[left], steps, lr, confidence, abort
+            model, images[left], labels[left], c[left], steps, lr, confidence, enough
         )
         closer = found_size < size[left]
         best[left[closer]], size[left[closer]] = found[closer], found_size[closer]
         high[left[success]] = c[left[success]]
         low[left[~success]] = c[left[~success]]
+        left = left[size[left] > enough]
         c = torch.where(high.isinf(), c * 10.0, (low + high) / 2.0)
     return best
 
@@ -94,7 +105,7 @@ def _descend(
     steps: int,
     lr: float,
     confidence: float,
-    abort: bool,
+    enough: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One c per picture: closest success (B, 3, H, W), its l2 size (B,), whether there is one."""
     base = torch.atanh((2.0 * images - 1.0) * _INSIDE)
@@ -103,30 +114,27 @@ def _descend(
     size = torch.full((len(images),), torch.inf, dtype=images.dtype, device=images.device)
     left = torch.arange(len(images), device=images.device)
     change, adam = torch.zeros_like(base), Adam(base)
-    last = torch.full_like(size, torch.inf)
-    for step in range(steps):
-        pixels, loss, margin, gradient = _objective(
+    for _ in range(steps):
+        pixels, margin, gradient = _objective(
             model, base[left] + change, origin[left], labels[left], c[left], confidence
         )
         distance = (pixels - images[left]).flatten(1).norm(dim=1)
         better = (margin < 0) & (distance < size[left])
         best[left[better]], size[left[better]] = pixels[better], distance[better]
         change = change - lr * adam.direction(gradient)
-        if abort and step % -(-steps // 10) == 0:
-            going = loss <= 0.9999 * last[left]
-            last[left] = loss
-            if not bool(going.all()):
-                left, change = left[going], change[going]
-                adam.keep(going)
-                if not len(left):
-                    break
+        going = size[left] > enough
+        if not bool(going.all()):
+            left, change = left[going], change[going]
+            adam.keep(going)
+            if not len(left):
+                break
     return best, size, size.isfinite()
 
 
 def _objective(
     model: nn.Module, point: Tensor, origin: Tensor, labels: Tensor, c: Tensor, confidence: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pixels, loss (B,), margin (B,; negative is success) and gradient in arctanh units."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels, margin (B,; negative is success) and gradient in arctanh units."""
     with torch.enable_grad():
         point = point.detach().requires_grad_(True)
         pixels = _pixels(point)
@@ -136,7 +144,7 @@ def _objective(
         margin = own - others + confidence
         loss = c * margin.clamp_min(0.0) + (pixels - origin).flatten(1).square().sum(1)
         (gradient,) = torch.autograd.grad(loss.sum(), point)
-    return pixels.detach(), loss.detach(), margin.detach(), gradient
+    return pixels.detach(), margin.detach(), gradient
 
 
 def _pixels(point: Tensor) -> Tensor:
