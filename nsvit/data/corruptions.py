@@ -1,7 +1,7 @@
 """The 15 published corruptions of ImageNet-C at 5 severities, seeded. No torch.
 
 The arithmetic is that of `imagecorruptions-imaug` (after Hendrycks and Dietterich, 2019); this
-module makes it depend on a seed alone, and `corruption_kernels` replaces the three slowest.
+module makes it depend on a seed alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from nsvit.data import corruption_kernels
 from nsvit.errors import NsvitError
 
 #: In the order, and with the spelling, of the published archive.
@@ -57,16 +56,10 @@ def corrupt(
     """
     _check(image, name, severity)
     seed %= 2**32
-    if name == "glass_blur":
-        return corruption_kernels.glass_blur(image, severity, seed)
-    if name == "zoom_blur":
-        return corruption_kernels.zoom_blur(image, severity)
-    if name == "frost":
-        return corruption_kernels.frost(image, severity, seed)
     from imagecorruptions import corrupt as published
 
-    # numpy's global seed does not govern impulse_noise, which takes one of its own.
-    extra = {"seed": seed} if name == "impulse_noise" else {}
+    # numpy's global seed does not govern these two, which take one of their own.
+    extra = {"seed": seed} if name in ("impulse_noise", "glass_blur") else {}
     # The library prints when a picture's side does not suit a corruption.
     with _global_seed(seed), contextlib.redirect_stdout(io.StringIO()):
         return published(image, severity=severity, corruption_name=name, **extra)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,14 +27,14 @@ Cell = Path | None
 
 
 def contact_sheet(image_set: ImageSet, path: str | Path, columns: int = 12) -> None:
-    """Writes a labelled PNG of a set.
+    """Writes a labelled sheet of a set, as PNG and as SVG around the same pixels.
 
     A row for each class with its first pictures; of a corruption set, one picture under every
     corruption (columns) at every severity (rows).
 
     Args:
         image_set: what to show.
-        path: the PNG, written atomically.
+        path: the PNG; the SVG stands beside it. Both are written atomically.
         columns: pictures in a row (corruption sets: one column per corruption).
     """
     if (image_set.frame["severity"] > 0).any():
@@ -45,8 +47,22 @@ def contact_sheet(image_set: ImageSet, path: str | Path, columns: int = 12) -> N
         what = f"{len(image_set):,} pictures, {len(set(image_set.labels.tolist()))} classes"
         what += f" (first {shown} shown)" if shown < len(set(image_set.labels.tolist())) else ""
     sheet = _layout(image_set, rows, row_names, column_names, f"{image_set.name}: {what}")
+    pixels = io.BytesIO()
+    sheet.save(pixels, format="PNG")
     with artifacts.atomic(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        temporary.write_bytes(pixels.getvalue())
+    artifacts.write_text(Path(path).with_suffix(".svg"), _svg(pixels.getvalue(), sheet.size))
+
+
+def _svg(png: bytes, size: tuple[int, int]) -> str:
+    """The sheet as SVG: there is nothing in it to draw as vectors but its few labels."""
+    width, height = size
+    data = base64.b64encode(png).decode()
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}"><image width="{width}" height="{height}" '
+        f'style="image-rendering:pixelated" href="data:image/png;base64,{data}"/></svg>\n'
+    )
 
 
 def _class_cells(image_set: ImageSet, columns: int) -> tuple[list[list[Cell]], list[str]]:

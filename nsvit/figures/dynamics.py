@@ -198,7 +198,10 @@ def _draw(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
         _panel(axes, curves, dashed=title.startswith("paper"))
         axes.set_title(title)
-    handles, names = grid[0].get_legend_handles_labels()
+    shown: dict[str, Any] = {}
+    for axes in grid[: len(panels) - 1]:  # not the paper's: its lines are dashed
+        shown |= {n: h for h, n in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles, names = list(shown.values()), list(shown)
     for axes in grid[len(panels) :]:
         axes.axis("off")
         axes.legend(handles, names, loc="center", title="bands: intervals", title_fontsize=6.5)

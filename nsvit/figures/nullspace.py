@@ -109,6 +109,6 @@ def scientific(value: float) -> str:
 
 def _caption(metrics: Mapping[str, Any], label: str) -> str:
     return (
-        f"{label}: rank {metrics['rank']}, nullity {metrics['nullity']} per patch. Both noises "
-        f"have one norm.\nΔ: largest change of any logit over {metrics['images']} pictures"
+        f"{label}: rank {metrics['rank']}, nullity {metrics['nullity']} per patch; equal "
+        f"norms.\nΔ: largest change of any logit over {metrics['images']} pictures"
     )

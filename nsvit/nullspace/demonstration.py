@@ -47,6 +47,7 @@ def demonstrate(
     peak: float,
     generator: torch.Generator | None = None,
     batch_size: int = 64,
+    labels: Tensor | None = None,
 ) -> Demonstration:
     """Measures what nullspace noise does to the logits, against random noise of the same norm.
 
@@ -59,6 +60,7 @@ def demonstrate(
         peak: largest absolute pixel value of the nullspace noise before it is fitted to [0, 1].
         generator: CPU generator.
         batch_size: pictures in a forward pass.
+        labels: (n,) classes; the example is then one that the model gets right.
 
     Raises:
         NsvitError: the nullspace is {0}, or the images do not fit the model.
@@ -91,7 +93,7 @@ def demonstrate(
             "explains: is the basis of this model?",
             model.architecture, worst, LOGIT_TOLERANCE,
         )  # fmt: skip
-    chosen = _telling(clean, random, norms)
+    chosen = _telling(clean, random, norms, labels)
     pictures = {
         "image": images[chosen],
         "noise": noise[chosen],
@@ -175,8 +177,10 @@ def _change(name: str, clean: Tensor, noisy: Tensor) -> dict[str, float]:
     }
 
 
-def _telling(clean: Tensor, random: Tensor, norms: Tensor) -> int:
-    """The image that shows most: random noise fools it, it was sure, and the noise is strong."""
-    fooled = (random.argmax(1) != clean.argmax(1)).float()
+def _telling(clean: Tensor, random: Tensor, norms: Tensor, labels: Tensor | None) -> int:
+    """The image that shows most: rightly classified, fooled by random noise, sure, strong noise."""
+    predictions = clean.argmax(1)
+    right = torch.ones(len(clean)) if labels is None else (predictions == labels).float()
+    fooled = (random.argmax(1) != predictions).float()
     sure = clean.softmax(dim=1).amax(dim=1)
-    return int((2 * fooled + sure * norms / norms.max().clamp_min(1e-12)).argmax())
+    return int((4 * right + 2 * fooled + sure * norms / norms.max().clamp_min(1e-12)).argmax())

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from nsvit import artifacts, runtime
 from nsvit.models import PixelModel
 from nsvit.nullspace.basis import nullspace_basis
@@ -39,9 +41,11 @@ def run(
     basis = nullspace_basis(model, config.rtol)
     demonstration = None
     if basis.nullity:
-        images = loading.to_float(loading.load_pixels(pictures.take(config.images)))
+        shown = pictures.take(config.images)
+        images = loading.to_float(loading.load_pixels(shown))
+        labels = torch.tensor(shown.labels)
         seed = runtime.generator("nullspace", spec.model)
-        demonstration = demonstrate(model, basis, images, config.peak, seed)
+        demonstration = demonstrate(model, basis, images, config.peak, seed, labels=labels)
     row = {**nullity_row(model, basis), "names": list(pictures.names)}
     sidecar = artifacts.provenance("nullspace", spec.model_dump(), inputs, metrics=row)
     save_nullspace(basis, demonstration, out, sidecar)

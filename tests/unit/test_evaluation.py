@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import nsvit.attacks
 import nsvit.inputs
+from nsvit import evaluation
 from nsvit.artifacts import provenance, read_parquet, write_json
 from nsvit.config import ConditionConfig
 from nsvit.data.layouts import ImageSet
@@ -305,3 +306,20 @@ def test_dynamics_of_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     wanted = DynamicsSpec(**dict(spec({"clean": {"set": "val"}})), images=2, corrupted_images=1)
     with pytest.raises(NsvitError, match=r"history\.json"):
         dynamics(tmp_path, {"val": image_tree(tmp_path, per_class=1)}, wanted)
+
+
+def test_all_seeds_in_one_job_are_each_alone(tmp_path: Path) -> None:
+    val = image_tree(tmp_path / "val", per_class=3)
+    conditions = {"clean": {"set": "val"}, "f": {"set": "val", "attack": FGSM, "images": 4}}
+    wanted = spec(conditions).model_copy(update={"seeds": (5, 7)})
+    saved = [small_vit(seed=number) for number in range(2)]
+    paths = [tmp_path / f"{number}/model.safetensors" for number in range(2)]
+    for model, path in zip(saved, paths, strict=True):
+        save_model(model, path, provenance("model", {}))
+    evaluation.run(wanted, paths, {"val": val}, tmp_path / "records.parquet")
+    records, sidecar = read_parquet(tmp_path / "records.parquet", "records")
+    assert sidecar["spec"]["seeds"] == [5, 7]
+    for seed, model in zip((5, 7), saved, strict=True):
+        alone = evaluate(model, {"val": val}, wanted, seed=seed)
+        part = records[records["seed"] == seed].reset_index(drop=True)
+        pd.testing.assert_frame_equal(part, alone, check_categorical=False, check_dtype=False)

@@ -1,6 +1,10 @@
 """Pictures: drawn (embedded benchmark) or found on disk, then listed and checked."""
 
-SHEETS = [f"{R}/figures/sheets/{name}.png" for name in exp.data.sets]
+SHEETS = [
+    f"{R}/figures/sheets/{name}.{ext}"
+    for name in exp.data.sets
+    for ext in ("png", "svg")
+]
 
 
 rule render:
@@ -50,12 +54,13 @@ rule contact_sheet:
     input:
         f"{R}/index/{{set}}.parquet",
     output:
-        report(
+        png=report(
             f"{R}/figures/sheets/{{set}}.png",
             category="Pictures",
             caption="../report/contact_sheet.rst",
             labels={"set": "{set}"},
         ),
+        svg=f"{R}/figures/sheets/{{set}}.svg",
     log:
         f"{R}/logs/contact_sheet/{{set}}.log",
     threads: 1
@@ -65,4 +70,4 @@ rule contact_sheet:
     params:
         recipe=RECIPES["contact_sheet"],
     shell:
-        "nsvit contact-sheet --index {input:q} --out {output:q} > {log:q} 2>&1"
+        "nsvit contact-sheet --index {input:q} --out {output.png:q} > {log:q} 2>&1"

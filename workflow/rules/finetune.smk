@@ -13,6 +13,7 @@ rule finetune:
         f"{R}/logs/finetune/{{model}}/{{arm}}/seed{{seed}}.log",
     benchmark:
         f"{R}/benchmarks/finetune/{{model}}/{{arm}}/seed{{seed}}.tsv"
+    priority: 10  # long chains first, so that no core waits at the end
     threads: 1
     resources:
         mem_mb=4000,

@@ -13,6 +13,7 @@ rule learn_noise:
         f"{R}/logs/learn_noise/{{model}}.log",
     benchmark:
         f"{R}/benchmarks/learn_noise/{{model}}.tsv"
+    priority: 10  # long chains first, so that no core waits at the end
     threads: 1
     resources:
         mem_mb=4000,
