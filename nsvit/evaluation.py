@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from nsvit import artifacts, runtime
-from nsvit.attacks import ATTACKS, Started, ThreatModel
-from nsvit.config import ConditionConfig, radius_value
+from nsvit.attacks import (
+    ATTACKS,
+    Context,
+    Started,
+    ThreatModel,
+    checks,
+    examine,
+    refuse,
+    settings_of,
+    threat_of,
+)
+from nsvit.config import AttackConfig, ConditionConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.errors import NsvitError
 from nsvit.inputs import Pictures, check_fits, keep
@@ -35,7 +46,7 @@ log = logging.getLogger(__name__)
 COLUMNS = (
     *("model", "arm", "seed", "round", "condition", "set", "corruption", "severity"),
     *("attack", "radius", "sample", "label", "prediction", "correct"),
-    *("confidence", "label_probability"),
+    *("confidence", "label_probability", "norm", "distance"),
 )
 
 #: The `round` of a run's final model.
@@ -79,6 +90,7 @@ def evaluate(
     spec: EvaluateSpec,
     seed: int | None = None,
     round: int = FINAL,
+    sources: Mapping[str, PixelModel] | None = None,
 ) -> pd.DataFrame:
     """Runs a model under every condition.
 
@@ -91,17 +103,23 @@ def evaluate(
         spec: runs, batch size and conditions.
         seed: which of the runs this model is; the spec's first by default.
         round: value of the `round` column, -1 for the final model.
+        sources: the model of every slug that a transfer attack names; loaded from the spec if
+            None.
 
     Returns:
         A frame with `COLUMNS`, sorted by condition (as in the spec), then by picture (as in the
         set): one row per picture and condition. `correct` is bool, `confidence` and
-        `label_probability` are float32 probabilities of the prediction and of the label.
+        `label_probability` are float32 probabilities of the prediction and of the label. `norm`
+        and `distance` (float32, pixels) measure what an attack changed; "" and 0 without one.
 
     Raises:
-        NsvitError: a set does not fit the model, or logits are not finite (names both).
+        NsvitError: a set does not fit the model, an attack cannot run on it, or logits are not
+            finite (names both).
     """
     readings = _plans(sets, spec)
-    return _records(model, readings, spec, spec.seeds[0] if seed is None else seed, round)
+    sources = _load_sources(spec) if sources is None else sources
+    own_seed = spec.seeds[0] if seed is None else seed
+    return _records(model, readings, spec, own_seed, round, sources)
 
 
 def dynamics(
@@ -132,12 +150,13 @@ def dynamics(
         corrupted = bool((sets[slug].frame["corruption"] != "").any())
         taken = sets[slug].take(spec.corrupted_images if corrupted else spec.images)
         readings.append(_Reading(slug, keep(taken), [_Share(None, conditions)]))
+    sources = _load_sources(spec)
     frames = []
     for row in runtime.progress(history["rounds"], "rounds"):
         number = int(row["round"])
         model = load_model(folder / "rounds" / str(number) / "model.safetensors")
         model = model.to(runtime.device())
-        frames.append(_records(model, readings, spec, spec.seeds[0], number))
+        frames.append(_records(model, readings, spec, spec.seeds[0], number, sources))
         log.info("dynamics %s %s: round %d", spec.model, spec.arm, number)
     return pd.concat(frames, ignore_index=True)
 
@@ -163,10 +182,11 @@ def run(
         inputs: files whose hashes go into the metadata.
     """
     readings = _plans(sets, spec, several=len(checkpoints) > 1)
+    sources = _load_sources(spec)
     frames = []
     for seed, checkpoint in zip(spec.seeds, checkpoints, strict=True):
         model = load_model(checkpoint).to(runtime.device())
-        frames.append(_records(model, readings, spec, seed, FINAL))
+        frames.append(_records(model, readings, spec, seed, FINAL, sources))
         log.info("%s %s seed %d: %d rows", spec.model, spec.arm, seed, len(frames[-1]))
     _write(pd.concat(frames, ignore_index=True), spec, out, inputs)
 
@@ -186,9 +206,12 @@ def run_dynamics(
 def _write(
     frame: pd.DataFrame, spec: EvaluateSpec, out: str | Path, inputs: Sequence[str | Path]
 ) -> None:
-    texts = ("model", "arm", "condition", "set", "corruption", "attack", "radius", "sample")
-    frame = frame.astype(dict.fromkeys(texts, "category"))
     sidecar = artifacts.provenance("records", spec.model_dump(mode="json"), inputs)
+    sidecar["doubts"] = [str(doubt) for doubt in checks.doubts(frame)]
+    for doubt in sidecar["doubts"]:
+        log.warning("%s", doubt)
+    texts = ("model", "arm", "condition", "set", "corruption", "attack", "radius", "sample")
+    frame = frame.astype(dict.fromkeys((*texts, "norm"), "category"))
     artifacts.write_parquet(out, frame, sidecar)
 
 
@@ -250,19 +273,45 @@ def _plan(slug: str, image_set: ImageSet, conditions: Mapping[str, ConditionConf
 
 # --- what is computed -----------------------------------------------------------------------
 
-#: Prediction, its probability and the label's probability, of every picture of a condition.
-Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
+#: Prediction, its probability, the label's probability and the size of the attack's change, of
+#: every picture of a condition.
+Scores = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+#: Pictures on which a model is examined before it is attacked.
+_EXAMINED = 8
+
+
+def _load_sources(spec: EvaluateSpec) -> dict[str, PixelModel]:
+    """The models that the conditions' transfer attacks follow."""
+    return {
+        slug: load_model(
+            own.timm,
+            own.mean,
+            own.std,
+            own.pretrained,
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in own.model_args.items()},
+        ).to(runtime.device())
+        for slug, own in spec.sources.items()
+    }
 
 
 def _records(
-    model: PixelModel, readings: Sequence[_Reading], spec: EvaluateSpec, seed: int, round_: int
+    model: PixelModel,
+    readings: Sequence[_Reading],
+    spec: EvaluateSpec,
+    seed: int,
+    round_: int,
+    sources: Mapping[str, PixelModel],
 ) -> pd.DataFrame:
     for reading in readings:
         check_fits(model, reading.pictures.image_set)
+    _refuse_attacks(model, readings, sources)
     frames: dict[str, pd.DataFrame] = {}
-    with frozen(model):
+    with ExitStack() as stack:
+        for one in (model, *sources.values()):
+            stack.enter_context(frozen(one))
         for reading in readings:
-            scores = _read(model, reading, spec, seed)
+            scores = _read(model, reading, spec, seed, sources)
             for share in reading.shares:
                 rows = reading.pictures.image_set.frame
                 rows = rows if share.rows is None else rows[share.rows]
@@ -271,25 +320,56 @@ def _records(
     return pd.concat([frames[slug] for slug in spec.conditions], ignore_index=True)
 
 
-def _read(model: PixelModel, reading: _Reading, spec: EvaluateSpec, seed: int) -> dict[str, Scores]:
+def _refuse_attacks(
+    model: PixelModel, readings: Sequence[_Reading], sources: Mapping[str, PixelModel]
+) -> None:
+    """Refuses attacks that cannot run on this model, before any picture is read."""
+    for reading in readings:
+        allowed = reading.pictures.image_set.allowed
+        classes = model.num_classes if allowed is None else len(allowed)
+        for share in reading.shares:
+            for slug, condition in share.conditions.items():
+                if condition.attack is not None:
+                    source = sources.get(getattr(condition.attack, "source", ""))
+                    refuse(condition.attack, model, source, classes, f"condition {slug!r}")
+
+
+def _read(
+    model: PixelModel,
+    reading: _Reading,
+    spec: EvaluateSpec,
+    seed: int,
+    sources: Mapping[str, PixelModel],
+) -> dict[str, Scores]:
     """The scores of every condition of a set, from one pass over its pictures."""
     image_set = reading.pictures.image_set
     where = f"model {spec.model!r} (arm {spec.arm}, seed {seed}) on set {reading.slug!r}"
     restricted = Restricted(model, image_set.allowed, where)
+    followed = {
+        slug: Restricted(source, image_set.allowed, f"source model {slug!r}")
+        for slug, source in sources.items()
+    }
+    paths = image_set.frame["path"].tolist()
+    doubtful = any(_iterates(c) for share in reading.shares for c in share.conditions.values())
     found: dict[str, list[Scores]] = {}
     start = 0
     total = -(-len(image_set) // spec.batch_size)
     batches = reading.pictures.batches(spec.batch_size, model.mean.device)
     for images, labels in runtime.progress(batches, f"evaluate {reading.slug}", total):
         stop = start + len(labels)
+        if doubtful and start == 0:
+            for doubt in examine(restricted, images[:_EXAMINED], labels[:_EXAMINED], where):
+                log.warning("%s", doubt)
         for share in reading.shares:
-            x, y = images, labels
+            x, y, names = images, labels, paths[start:stop]
             if share.rows is not None and not share.rows[start:stop].all():
                 chosen = torch.from_numpy(share.rows[start:stop]).to(images.device)
                 x, y = images[chosen], labels[chosen]
+                names = [n for n, own in zip(names, share.rows[start:stop], strict=True) if own]
             if len(y):
-                for slug, logits in _logits(restricted, x, y, share.conditions):
-                    found.setdefault(slug, []).append(_score(logits, y))
+                batch = _Batch(x, y, names, followed)
+                for slug, logits, distance in _logits(restricted, batch, share.conditions):
+                    found.setdefault(slug, []).append(_score(logits, y, distance))
         start = stop
     return {
         slug: tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[misc]
@@ -297,33 +377,64 @@ def _read(model: PixelModel, reading: _Reading, spec: EvaluateSpec, seed: int) -
     }
 
 
+def _iterates(condition: ConditionConfig) -> bool:
+    """Whether a condition has an attack of several steps."""
+    return condition.attack is not None and condition.attack.name != "fgsm"
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pictures, labels and names of one batch, and the models that transfer attacks follow."""
+
+    images: Tensor
+    labels: Tensor
+    samples: Sequence[str]
+    sources: Mapping[str, nn.Module]
+
+
 def _logits(
-    model: Restricted, images: Tensor, labels: Tensor, conditions: Mapping[str, ConditionConfig]
-) -> Iterator[tuple[str, Tensor]]:
-    """Logits of one batch under each condition; the clean pass and the gradient only once."""
+    model: Restricted, batch: _Batch, conditions: Mapping[str, ConditionConfig]
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Logits (B, classes) of one batch under each condition, and the size of its change (B,).
+
+    The clean pass, and what an attack does before it knows the radius, are done only once.
+    """
     clean: Tensor | None = None
+    unchanged = batch.images.new_zeros(len(batch.images))
     started: dict[str, Started] = {}
     for slug, condition in conditions.items():
-        if condition.attack is None:
+        attack = condition.attack
+        if attack is None:
             if clean is None:
                 with torch.inference_mode():
-                    clean = model(images)
-            yield slug, clean
+                    clean = model(batch.images)
+            yield slug, clean, unchanged
             continue
-        name = condition.attack.name
-        if name not in started:
-            started[name] = ATTACKS[name](model, images, labels)
-        attacked = started[name](ThreatModel(radius_value(condition.attack.radius)))
+        key = attack.model_dump_json(exclude={"radius", "norm"})
+        if key not in started:
+            started[key] = _start(model, batch, attack)
+        threat: ThreatModel = threat_of(attack)
+        attacked = started[key](threat)
         with torch.inference_mode():
-            yield slug, model(attacked)
+            yield slug, model(attacked), threat.distance(batch.images, attacked)
 
 
-def _score(logits: Tensor, labels: Tensor) -> Scores:
+def _start(model: Restricted, batch: _Batch, attack: AttackConfig) -> Started:
+    """Begins an attack; its seeds hold neither model nor arm nor run, so that runs are paired."""
+    seed = getattr(attack, "seed", 0)
+    seeds = [runtime.seed_for("attack", attack.name, seed, name) for name in batch.samples]
+    source = batch.sources.get(getattr(attack, "source", ""))
+    context = Context(settings_of(attack), seeds, source)
+    return ATTACKS[attack.name](model, batch.images, batch.labels, context)
+
+
+def _score(logits: Tensor, labels: Tensor, distance: Tensor) -> Scores:
     probabilities = logits.float().softmax(1)
     prediction = logits.argmax(1)
     confidence = probabilities.gather(1, prediction[:, None])[:, 0]
     label_probability = probabilities.gather(1, labels[:, None])[:, 0]
-    return prediction.cpu().numpy(), confidence.cpu().numpy(), label_probability.cpu().numpy()
+    columns = prediction, confidence, label_probability, distance.float()
+    return tuple(column.cpu().numpy() for column in columns)  # type: ignore[return-value]
 
 
 def _frame(
@@ -335,7 +446,7 @@ def _frame(
     seed: int,
     round_: int,
 ) -> pd.DataFrame:
-    prediction, confidence, label_probability = scores
+    prediction, confidence, label_probability, distance = scores
     attack = condition.attack
     label = rows["label"].to_numpy()
     columns: dict[str, Any] = {
@@ -348,12 +459,21 @@ def _frame(
         "corruption": rows["corruption"].to_numpy(),
         "severity": rows["severity"].to_numpy(),
         "attack": attack.name if attack else "",
-        "radius": attack.radius if attack else "",
+        "radius": _shown_radius(attack),
         "sample": rows["path"].to_numpy(),
         "label": label,
         "prediction": prediction,
         "correct": prediction == label,
         "confidence": confidence,
         "label_probability": label_probability,
+        "norm": getattr(attack, "norm", "linf") if attack else "",
+        "distance": distance,
     }
     return pd.DataFrame(columns, columns=list(COLUMNS))
+
+
+def _shown_radius(attack: AttackConfig | None) -> str:
+    """As "k/255" for linf, a decimal in pixel units for l2, "" where there is no bound."""
+    if attack is None or attack.radius is None:
+        return ""
+    return attack.radius if isinstance(attack.radius, str) else format(attack.radius, ".9g")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from nsvit import config as c
 from nsvit.config import Section, Slug
@@ -125,6 +125,12 @@ class EvaluateSpec(Section):
     seeds: tuple[int, ...]
     batch_size: int
     conditions: dict[Slug, c.ConditionConfig]
+    sources: dict[Slug, c.ModelConfig] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_no_sources(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An empty `sources` is left out: records made before transfer attacks stay valid."""
+        return {k: v for k, v in dump(self).items() if k != "sources" or v}
 
 
 class DynamicsSpec(EvaluateSpec):
@@ -254,6 +260,14 @@ def finetune(exp: c.Experiment, model: str, arm: str, seed: int) -> FinetuneSpec
     )
 
 
+def _sources(
+    exp: c.Experiment, conditions: dict[str, c.ConditionConfig]
+) -> dict[str, c.ModelConfig]:
+    """The source models that these conditions name."""
+    named = {getattr(condition.attack, "source", None) for condition in conditions.values()}
+    return {slug: model for slug, model in exp.evaluate.sources.items() if slug in named}
+
+
 def evaluate(exp: c.Experiment, model: str, arm: str) -> EvaluateSpec:
     """The spec of `evaluate`."""
     return EvaluateSpec(
@@ -262,6 +276,7 @@ def evaluate(exp: c.Experiment, model: str, arm: str) -> EvaluateSpec:
         seeds=exp.seeds(model, arm),
         batch_size=exp.evaluate.batch_size,
         conditions=_computed(exp.evaluate.conditions),
+        sources=_sources(exp, exp.evaluate.conditions),
     )
 
 
@@ -284,6 +299,7 @@ def dynamics(exp: c.Experiment, model: str, arm: str) -> DynamicsSpec:
         seeds=(exp.dynamics.seed,),
         batch_size=exp.evaluate.batch_size,
         conditions=conditions,
+        sources=_sources(exp, conditions),
         images=exp.dynamics.images,
         corrupted_images=exp.dynamics.corrupted_images,
     )

@@ -6,13 +6,9 @@ lists the radii found in the paper's code; which one its table uses is not known
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from nsvit.attacks.threat import ThreatModel
+from nsvit.attacks.steps import Context, Started, value_and_gradient
 
 
 def fgsm_direction(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -30,14 +26,12 @@ def fgsm_direction(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) of -1, 0 and 1.
     """
-    with torch.enable_grad():
-        pixels = images.detach().clone().requires_grad_(True)
-        loss = cross_entropy(model(pixels), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, pixels)
-    return gradient.sign_()
+    return value_and_gradient(model, images, labels)[1].sign_()
 
 
-def start(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[ThreatModel], Tensor]:
+def start(
+    model: nn.Module, images: Tensor, labels: Tensor, context: Context | None = None
+) -> Started:
     """Takes the gradient once; the function returned applies it at any radius."""
     direction = fgsm_direction(model, images, labels)
     return lambda threat: threat.move(images, direction)

@@ -71,7 +71,7 @@ def test_a_radius_outside_the_pixel_range_is_refused(radius: float) -> None:
 
 def test_unknown_attacks_and_norms_are_refused() -> None:
     images, labels = pictures(2)
-    with pytest.raises(NsvitError, match=r"'pgd'.*fgsm"):
-        attack(small_vit(), images, labels, ThreatModel(0.1), name="pgd")
+    with pytest.raises(NsvitError, match=r"'pgdd'.*fgsm"):
+        attack(small_vit(), images, labels, ThreatModel(0.1), name="pgdd")
     with pytest.raises(NsvitError, match="l7"):
         ThreatModel(0.1, norm="l7")

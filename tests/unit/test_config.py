@@ -83,6 +83,81 @@ def test_bad_values_are_refused_by_name(raw, key, value, says):
     assert str(caught.value).startswith("my.yaml")
 
 
+SOURCE = {"label": "s", "timm": "resnet18", "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+@pytest.mark.parametrize(
+    ("attack", "says"),
+    [
+        ({"name": "pgd", "radius": 0.5}, "k/255"),
+        ({"name": "pgd", "radius": "0.5"}, "k/255"),
+        ({"name": "pgd", "radius": "8/225"}, "k/255"),
+        ({"name": "pgd", "norm": "l2", "radius": "8/255"}, "pixel units"),
+        ({"name": "pgd", "norm": "l2", "radius": -0.5}, "greater than 0"),
+        ({"name": "pgd", "norm": "l1", "radius": "8/255"}, "'linf' or 'l2'"),
+        ({"name": "pgd", "radius": "8/255", "stepz": 3}, "no such key"),
+        ({"name": "pgd"}, "required"),
+        ({"name": "fgsm", "radius": "8/255", "norm": "l2"}, "no such key"),
+        ({"name": "cw", "norm": "linf"}, "'l2'"),
+        ({"name": "cw", "binary_search_steps": 0}, "greater than or equal to 1"),
+        ({"name": "patch_fool", "mode": "grad"}, "'ce' or 'attention'"),
+        ({"name": "patch_fool", "norm": "l2"}, "needs a radius"),
+        ({"name": "patch_fool", "radius": 0.5}, "k/255"),
+        ({"name": "autoattack", "radius": "8/255", "parts": ["apgd"]}, "apgd-ce"),
+        ({"name": "autoattack", "radius": "8/255", "parts": []}, "at least 1 item"),
+        ({"name": "mi_fgsm", "radius": "8/255"}, "required"),
+        ({"name": "mi_fgsm", "radius": "8/255", "source": "other"}, "['other'] not among"),
+    ],
+)
+def test_bad_attacks_are_refused_by_name(raw, attack, says):
+    put(raw, "evaluate.conditions.fgsm_1.attack", attack)
+    with pytest.raises(NsvitError, match="fgsm_1") as caught:
+        config.validate(raw)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        {"name": "pgd", "radius": "8/255"},
+        {"name": "pgd", "norm": "l2", "radius": 1},
+        {"name": "cw"},
+        {"name": "cw", "radius": 0.5},
+        {"name": "patch_fool"},
+        {"name": "patch_fool", "radius": "8/255"},
+        {"name": "patch_fool", "norm": "l2", "radius": 2.0},
+        {"name": "autoattack", "radius": "4/255", "parts": ["apgd-ce", "square"]},
+        {"name": "mi_fgsm", "radius": "8/255", "source": "cnn"},
+    ],
+)
+def test_attacks_are_told_apart_by_name(raw, attack):
+    put(raw, "evaluate.conditions.fgsm_1.attack", attack)
+    put(raw, "evaluate.sources", {"cnn": SOURCE})
+    exp = config.validate(raw)
+    parsed = exp.evaluate.conditions["fgsm_1"].attack
+    assert parsed.model_dump(mode="json", include=set(attack)) == attack
+    spec = specs.evaluate(exp, *exp.runs()[0][:2])
+    assert list(spec.sources) == (["cnn"] if attack["name"] == "mi_fgsm" else [])
+    again = specs.EvaluateSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec
+
+
+def test_a_source_model_is_not_a_target(raw):
+    under_test = raw["models"]["vit_s"]
+    for sources in ({"vit_s": SOURCE}, {"other": {**under_test, "label": "renamed"}}):
+        put(raw, "evaluate.sources", sources)
+        with pytest.raises(NsvitError, match="model under test 'vit_s' itself"):
+            config.validate(raw)
+
+
+def test_a_spec_with_fgsm_only_is_what_it_was(raw):
+    """What the workflow compares to decide whether records are still valid."""
+    exp = config.validate(raw)
+    spec = json.loads(specs.evaluate(exp, *exp.runs()[0][:2]).model_dump_json())
+    assert set(spec) == {"model", "arm", "seeds", "batch_size", "conditions"}
+    assert spec["conditions"]["fgsm_1"]["attack"] == {"name": "fgsm", "radius": "1/255"}
+
+
 def test_every_problem_is_reported_at_once(raw):
     put(raw, "finetune.rounds", "many")
     put(raw, "statistics.confidence", 2)

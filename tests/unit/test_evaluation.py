@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import nsvit.attacks
 import nsvit.inputs
 from nsvit import evaluation
 from nsvit.artifacts import provenance, read_parquet, write_json
 from nsvit.config import ConditionConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.errors import NsvitError
-from nsvit.evaluation import COLUMNS, dynamics, evaluate
+from nsvit.evaluation import COLUMNS, dynamics, evaluate, run
 from nsvit.models import PixelModel, save_model
+from nsvit.records import read_records
 from nsvit.specs import DynamicsSpec, EvaluateSpec
 from tests.small import MEAN, STD, image_tree, read_pictures, small_vit
 
@@ -137,6 +139,89 @@ def test_records_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     conditions = {"clean": {"set": "val"}, "f": {"set": "val", "attack": FGSM}}
     one, all_ = (evaluate(model, {"val": val}, spec(conditions, size)) for size in (1, 100))
     pd.testing.assert_frame_equal(one, all_, rtol=1e-4)
+
+
+ATTACKS = {
+    "fgsm": FGSM,
+    "pgd": {"name": "pgd", "radius": "4/255", "steps": 3},
+    "pgd_8": {"name": "pgd", "radius": "8/255", "steps": 3},
+    "pgd_l2": {"name": "pgd", "norm": "l2", "radius": 0.5, "steps": 3},
+    "mim": {"name": "mi_fgsm", "radius": "8/255", "source": "cnn", "steps": 3},
+    "cw": {"name": "cw", "steps": 10, "binary_search_steps": 3, "initial_c": 1.0},
+    "cw_small": {"name": "cw", "radius": 0.1, "steps": 10, "binary_search_steps": 3},
+    "patch": {"name": "patch_fool", "steps": 4},
+    "patch_mild": {"name": "patch_fool", "radius": "8/255", "steps": 4, "mode": "attention"},
+    "auto": {"name": "autoattack", "radius": "4/255", "steps": 2, "queries": 3},
+}
+
+
+def test_every_attack_works_as_a_condition(tmp_path: Path) -> None:
+    pytest.importorskip("pyautoattack")
+    model, val = small_vit(), image_tree(tmp_path, per_class=3)
+    conditions = {k: {"set": "val", "attack": v} for k, v in ATTACKS.items()}
+    conditions["few"] = {"set": "val", "attack": ATTACKS["pgd"], "images": 5}
+    conditions["clean"] = {"set": "val"}
+    sources = {"cnn": small_vit(seed=3).train()}
+    one, all_ = (
+        evaluate(model, {"val": val}, spec(conditions, size), sources=sources) for size in (2, 100)
+    )
+    loose = ["confidence", "label_probability", "distance"]
+    pd.testing.assert_frame_equal(one.drop(columns=loose), all_.drop(columns=loose))
+    assert np.abs(one[loose].to_numpy() - all_[loose].to_numpy()).max() < 0.02
+    assert sources["cnn"].training
+    first = one.groupby("condition").first()
+    assert first.loc["pgd_l2", ["norm", "radius"]].tolist() == ["l2", "0.5"]
+    assert first.loc["cw", ["norm", "radius"]].tolist() == ["l2", ""]
+    assert first.loc["patch", ["norm", "radius"]].tolist() == ["linf", ""]
+    assert first.loc["pgd", ["norm", "radius"]].tolist() == ["linf", "4/255"]
+    assert first.loc["clean", ["norm", "distance"]].tolist() == ["", 0]
+    largest, accuracy = (one.groupby("condition")[c].agg(f) for c, f in
+                         (("distance", "max"), ("correct", "mean")))  # fmt: skip
+    assert one["distance"].dtype == np.float32
+    assert 0 < largest["pgd"] <= 4 / 255 < largest["pgd_8"] <= 8 / 255
+    assert largest["cw_small"] <= 0.1 and largest["patch"] > 0.5 > largest["patch_mild"]
+    assert accuracy["pgd_8"] <= accuracy["pgd"] < accuracy["clean"]
+    # A picture's random start is its own, whichever pictures are in the condition.
+    both = one[one["condition"] == "pgd"].merge(
+        one[one["condition"] == "few"], on="sample", suffixes=("", "_few")
+    )
+    assert len(both) == 5 and np.allclose(both["confidence"], both["confidence_few"], atol=0.02)
+
+
+def test_attacks_that_cannot_run_are_refused_before_any_forward(tmp_path: Path) -> None:
+    val = image_tree(tmp_path / "val", per_class=2)
+    masked = image_tree(tmp_path / "a", per_class=2, name="a", allowed=(0, 2))
+    model = small_vit()
+    model.register_forward_hook(lambda *_: pytest.fail("computed"))
+    without = small_vit()
+    without.net.blocks[0].attn = torch.nn.Identity()
+    without.register_forward_hook(lambda *_: pytest.fail("computed"))
+    for target, set_, attack, sources, message in (
+        (without, val, "patch", {}, r"'x'.*vit_tiny.*block 0"),
+        (model, masked, "auto", {}, r"'x'.*2 classes"),
+        (model, val, "mim", {}, r"'x'.*no source"),
+        (model, val, "mim", {"cnn": model}, r"'x'.*the target itself"),
+    ):
+        wanted = spec({"x": {"set": "val", "attack": ATTACKS[attack]}})
+        with pytest.raises(NsvitError, match=message):
+            evaluate(target, {"val": set_}, wanted, sources=sources)
+
+
+def test_doubts_reach_the_metadata_of_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    val = image_tree(tmp_path, per_class=3)
+    save_model(small_vit(), tmp_path / "m.safetensors", provenance("model", {}))
+    conditions = {k: {"set": "val", "attack": ATTACKS[k]} for k in ("fgsm", "pgd")}
+    # A PGD that does nothing.
+    monkeypatch.setitem(nsvit.attacks.ATTACKS, "pgd", lambda model, x, *_: lambda threat: x)
+    run(spec(conditions), [tmp_path / "m.safetensors"], {"val": val}, tmp_path / "r.parquet")
+    frame, sidecar = read_parquet(tmp_path / "r.parquet", "records")
+    assert tuple(frame.columns) == COLUMNS
+    (doubt,) = sidecar["doubts"]
+    assert "weaker_than_smaller" in doubt and "small/none/seed3" in doubt
+    assert doubt in caplog.text
+    assert read_records([tmp_path / "r.parquet"]).shape[0] == len(frame)
 
 
 def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:

@@ -1,0 +1,185 @@
+"""Doubts about results: what an evaluator should say when its number is not to be trusted.
+
+Pure functions, free of torch: the records' take a frame, the others arrays. After auto-attack,
+whose evaluator warns about itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: An attack further right contains or outdoes those to its left at the same norm and radius.
+STRENGTH = ("fgsm", "pgd", "autoattack")
+
+#: What belongs to one model on one set.
+_RUN = ["model", "arm", "seed", "round", "set"]
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One reason to distrust a result.
+
+    Attributes:
+        check: which check raised it (a slug).
+        where: the run, set and condition, or what the caller named.
+        text: what was found, for people.
+    """
+
+    check: str
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text} [{self.check}]"
+
+
+def doubts(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
+    """Every check that needs records only.
+
+    Args:
+        records: with the columns of `nsvit.evaluation.COLUMNS`.
+        tolerance: a fraction of the samples; smaller contradictions are left to chance.
+    """
+    return weaker_than_smaller(records, tolerance) + rising_with_radius(records, tolerance)
+
+
+def weaker_than_smaller(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
+    """Conditions in which a stronger attack leaves a higher accuracy than a weaker one.
+
+    Compared at the same norm and radius, on the samples that both have.
+    """
+    found = []
+    for key, run in _runs(records):
+        for _, same in run.groupby(["norm", "radius"], observed=True):
+            ranked = sorted(_conditions(same), key=lambda one: STRENGTH.index(one[1]))
+            for position, (weak, weak_name, weak_correct) in enumerate(ranked):
+                for strong, strong_name, strong_correct in ranked[position + 1 :]:
+                    excess = _excess(strong_correct, weak_correct)
+                    if strong_name != weak_name and excess > tolerance:
+                        text = (
+                            f"{strong_name} ({strong}) leaves {100 * excess:.1f} points more "
+                            f"accuracy than {weak_name} ({weak}) at the same radius: too few "
+                            "steps, or gradients that mislead"
+                        )
+                        found.append(Doubt("weaker_than_smaller", f"{key} {strong}", text))
+    return found
+
+
+def rising_with_radius(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
+    """Conditions in which an attack leaves a higher accuracy than the same one at less radius."""
+    found = []
+    for key, run in _runs(records, ranked=False):
+        for (attack, _), same in run.groupby(["attack", "norm"], observed=True):
+            sizes = {
+                str(slug): radius_number(str(rows["radius"].iloc[0]))
+                for slug, rows in same.groupby("condition", observed=True)
+            }
+            bounded = [one for one in _conditions(same) if np.isfinite(sizes[one[0]])]
+            ordered = sorted(bounded, key=lambda one: sizes[one[0]])
+            for (small, _, small_correct), (large, _, large_correct) in pairwise(ordered):
+                excess = _excess(large_correct, small_correct)
+                if sizes[large] > sizes[small] and excess > tolerance:
+                    text = (
+                        f"{attack} leaves {100 * excess:.1f} points more accuracy than at the "
+                        f"smaller radius of {small}: the step overshoots, or gradients mislead"
+                    )
+                    found.append(Doubt("rising_with_radius", f"{key} {large}", text))
+    return found
+
+
+def radius_number(radius: str) -> float:
+    """The radius of a record as a number: "k/255" or pixel units; infinite if there is none."""
+    if not radius:
+        return float("inf")
+    top, _, bottom = radius.partition("/")
+    return float(top) / float(bottom or 1)
+
+
+def zero_gradients(gradient: np.ndarray, where: str) -> list[Doubt]:
+    """Pictures whose whole gradient is zero or not a number: an attack that follows it stands.
+
+    Args:
+        gradient: (B, ...) of the loss with respect to the pixels.
+        where: named in the doubt.
+    """
+    flat = np.asarray(gradient).reshape(len(gradient), -1)
+    dead = int((~np.isfinite(flat).all(1) | (flat == 0).all(1)).sum())
+    if not dead:
+        return []
+    text = f"{dead} of {len(flat)} pictures have no gradient: gradient attacks cannot move them"
+    return [Doubt("zero_gradients", where, text)]
+
+
+def probabilities(logits: np.ndarray, where: str, tolerance: float = 1e-5) -> list[Doubt]:
+    """Outputs that look like probabilities: losses on logits would be taken twice through softmax.
+
+    Args:
+        logits: (B, classes).
+        where: named in the doubt.
+        tolerance: how far the sum of a row may be from 1.
+    """
+    values = np.where(np.isneginf(logits), 0.0, np.asarray(logits, dtype=np.float64))
+    inside = (values >= -tolerance).all() and (values <= 1 + tolerance).all()
+    if not len(values) or not inside or np.abs(values.sum(1) - 1).max() > tolerance:
+        return []
+    text = "the outputs are probabilities, not logits: gradients vanish where the model is sure"
+    return [Doubt("probabilities", where, text)]
+
+
+def random_forward(
+    first: np.ndarray, second: np.ndarray, where: str, tolerance: float = 1e-4
+) -> list[Doubt]:
+    """Two passes over the same pictures that differ: a gradient is then one draw of many.
+
+    Args:
+        first: (B, classes) logits.
+        second: (B, classes) logits of the same pictures.
+        where: named in the doubt.
+        tolerance: relative to the largest finite logit.
+    """
+    usable = np.isfinite(first) & np.isfinite(second)
+    if not usable.any():
+        return []
+    size = max(float(np.abs(first[usable]).max()), 1e-12)
+    difference = float(np.abs(first[usable] - second[usable]).max()) / size
+    if difference <= tolerance:
+        return []
+    text = f"two passes over the same pictures differ by {difference:.1e} of the largest logit"
+    return [Doubt("random_forward", where, text)]
+
+
+def _runs(records: pd.DataFrame, ranked: bool = True) -> list[tuple[str, pd.DataFrame]]:
+    """The attacked rows of each run and set, under a readable name."""
+    attacked = records[records["attack"].astype(str) != ""]
+    if ranked:
+        attacked = attacked[attacked["attack"].astype(str).isin(STRENGTH)]
+    if not len(attacked):
+        return []
+    groups = attacked.groupby(_RUN, observed=True, sort=False)
+    return [
+        ("{}/{}/seed{} round {} set {}".format(*key), rows)  # type: ignore[misc]
+        for key, rows in groups
+    ]
+
+
+def _conditions(rows: pd.DataFrame) -> list[tuple[str, str, pd.Series]]:
+    """Slug, attack and correctness by sample of each condition."""
+    return [
+        (str(slug), str(part["attack"].iloc[0]), part.set_index("sample")["correct"])
+        for slug, part in rows.groupby("condition", observed=True, sort=False)
+    ]
+
+
+def _excess(stronger: pd.Series, weaker: pd.Series) -> float:
+    """By how much the first is more accurate than the second, on common samples."""
+    common = stronger.index.intersection(weaker.index)
+    if not len(common):
+        return 0.0
+    return float(stronger.loc[common].mean()) - float(weaker.loc[common].mean())

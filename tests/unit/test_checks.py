@@ -1,0 +1,131 @@
+"""Doubts: raised when they should be, silent when they should not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from nsvit.attacks import ThreatModel, attack, checks, examine
+from tests.small import SIZE, small_vit
+
+
+def rows(condition: str, attack: str, radius: str, correct: list[int], **more) -> pd.DataFrame:
+    columns = {"model": "m", "arm": "none", "seed": 0, "round": -1, "set": "val", "norm": "linf"}
+    columns |= {"condition": condition, "attack": attack, "radius": radius, **more}
+    samples = [f"{n}.png" for n in range(len(correct))]
+    return pd.DataFrame({**columns, "sample": samples, "correct": np.array(correct, bool)})
+
+
+CLEAN = rows("clean", "", "", [1, 1, 1, 1], norm="")
+
+
+def found(*parts: pd.DataFrame) -> list[str]:
+    records = pd.concat([CLEAN, *parts], ignore_index=True)
+    plain = [doubt.check for doubt in checks.doubts(records)]
+    texts = ["condition", "attack", "radius", "norm", "sample", "model"]
+    categories = records.astype(dict.fromkeys(texts, "category"))
+    assert [doubt.check for doubt in checks.doubts(categories)] == plain
+    return plain
+
+
+def test_attacks_that_behave_raise_no_doubt() -> None:
+    assert found() == []
+    assert (
+        found(
+            rows("f1", "fgsm", "1/255", [1, 1, 1, 0]),
+            rows("p1", "pgd", "1/255", [1, 1, 0, 0]),
+            rows("aa", "autoattack", "1/255", [1, 1, 0, 0]),
+            rows("f8", "fgsm", "8/255", [1, 0, 0, 0]),
+            rows("cw", "cw", "", [1, 1, 1, 1], norm="l2"),
+        )
+        == []
+    )
+
+
+def test_a_strong_attack_that_leaves_more_than_a_weak_one() -> None:
+    weak, strong = rows("f1", "fgsm", "1/255", [1, 0, 0, 0]), rows("p1", "pgd", "1/255", [1, 1, 0])
+    records = pd.concat([CLEAN, strong, weak])
+    (doubt,) = checks.doubts(records)
+    assert doubt.check == "weaker_than_smaller"
+    assert "m/none/seed0" in str(doubt) and "p1" in doubt.where
+    # Of the three pictures that both have, one more is right.
+    assert "33.3 points" in doubt.text
+
+
+@pytest.mark.parametrize(
+    "change", [{"radius": "2/255"}, {"norm": "l2"}, {"arm": "plain"}, {"set": "v2"}, {"seed": 1}]
+)
+def test_only_like_is_compared_with_like(change: dict) -> None:
+    strong = rows("p1", "pgd", **{"radius": "1/255", "correct": [1, 1, 1, 1], **change})
+    assert found(rows("f1", "fgsm", "1/255", [1, 0, 0, 0]), strong) == []
+
+
+def test_accuracy_that_rises_with_the_radius() -> None:
+    low, high = rows("f9", "fgsm", "9/255", [1, 0, 0, 0]), rows("f10", "fgsm", "10/255", [1, 1, 0])
+    assert found(high, low) == ["rising_with_radius"]
+    low, high = (rows(n, "pgd", n, [1, c], norm="l2") for n, c in (("0.5", 0), ("1", 1)))
+    assert found(low, high) == ["rising_with_radius"]
+    assert found(rows("f9", "fgsm", "9/255", [1, 1]), rows("f10", "fgsm", "10/255", [1, 0])) == []
+
+
+def test_small_contradictions_are_left_to_chance() -> None:
+    many = [1] * 500 + [0] * 500
+    weak, strong = rows("f", "fgsm", "1/255", many), rows("p", "pgd", "1/255", [1] + many[:-1])
+    assert found(weak, strong) == []
+    assert checks.doubts(pd.concat([weak, strong]), tolerance=0.0)
+
+
+def test_gradients_and_outputs() -> None:
+    gradient = np.random.default_rng(0).normal(size=(4, 3, 2, 2))
+    assert checks.zero_gradients(gradient, "x") == []
+    gradient[1], gradient[2, 0, 0, 0] = 0, np.nan
+    (doubt,) = checks.zero_gradients(gradient, "x")
+    assert doubt.text.startswith("2 of 4") and doubt.where == "x"
+    logits = np.random.default_rng(0).normal(size=(4, 5))
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert checks.probabilities(logits, "x") == []
+    assert [d.check for d in checks.probabilities(shares, "x")] == ["probabilities"]
+    excluded = np.hstack([shares, np.full((4, 2), -np.inf)])
+    assert [d.check for d in checks.probabilities(excluded, "x")] == ["probabilities"]
+    assert checks.random_forward(logits, logits * (1 + 1e-6), "x") == []
+    assert checks.random_forward(excluded, excluded, "x") == []
+    assert [d.check for d in checks.random_forward(logits, logits + 0.1, "x")] == ["random_forward"]
+
+
+class Wrapped(nn.Module):
+    """A model whose outputs are changed by a function."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.model, self.change = small_vit(), change
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.change(self.model(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        (lambda logits: logits, None),
+        (lambda logits: logits.softmax(1), "probabilities"),
+        (lambda logits: logits + torch.randn_like(logits), "random_forward"),
+        (lambda logits: logits.round().detach() + 0 * logits, "zero_gradients"),
+    ],
+)
+def test_a_model_is_examined(change, check: str | None) -> None:
+    images = torch.rand(6, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+    labels = torch.zeros(6, dtype=torch.long)
+    raised = [doubt.check for doubt in examine(Wrapped(change), images, labels, "here")]
+    assert raised == ([check] if check else [])
+
+
+def test_masked_gradients_make_the_attack_stand() -> None:
+    """What the check warns of: nothing moves although the model is not robust."""
+    model = Wrapped(lambda logits: (logits * 1e4).softmax(1).round() * 1e3)
+    images = torch.rand(6, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+    labels = model(images).argmax(1)
+    found = attack(model, images, labels, ThreatModel(8 / 255), "pgd", random_start=False)
+    assert torch.equal(found.images, images) and not found.success.any()
