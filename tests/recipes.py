@@ -1,0 +1,77 @@
+"""What each rule's code was when its recipe number was last looked at.
+
+`python -m tests.recipes` records the present state in tests/recipes.json. Do that after a change
+that leaves a rule's output as it was; where the output changes its meaning or its numbers, raise
+the rule's number in `nsvit.config.RECIPES` first.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+
+from nsvit.config import RECIPES
+
+ROOT = Path(__file__).parents[1]
+LOCK = ROOT / "tests/recipes.json"
+
+_PICTURES = ("data/layouts.py", "data/loading.py", "data/pictures.py", "inputs.py")
+_TRAIN = ("data/augment.py", "training.py", *_PICTURES)
+_NOISE = ("models.py", "noise.py", *_PICTURES)
+_TABLES = ("records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
+
+#: The files below nsvit/ that make a rule's output.
+CODE: dict[str, tuple[str, ...]] = {
+    "render": ("data/menagerie", "data/corruptions.py"),
+    "scan": ("data/layouts.py", "data/pictures.py"),
+    "contact_sheet": ("data/sheets.py", "data/pictures.py"),
+    "pretrain_model": ("models.py", "pretrain.py", *_TRAIN),
+    "prepare_model": ("models.py",),
+    "nullspace": ("models.py", "nullspace", *_PICTURES),
+    "nullity": ("nullspace/table.py",),
+    "learn_noise": ("influence.py", *_NOISE),
+    "influence": ("influence.py", *_NOISE),
+    "finetune": ("draws.py", "finetuning.py", "rounds.py", *_TRAIN, *_NOISE),
+    "evaluate": ("attacks", "evaluation.py", "models.py", *_PICTURES),
+    "dynamics": ("attacks", "evaluation.py", "models.py", *_PICTURES),
+    "table1": ("tables/main.py", "paper", *_TABLES),
+    "table_influence": ("tables/influence.py", *_TABLES),
+    "table_nullity": ("tables/nullity.py", *_TABLES),
+    "table_runs": ("tables/runs.py", *_TABLES),
+    "figure_nullspace": ("figures/nullspace.py", "figures/style.py"),
+    "figure_influence": ("figures/influence.py", "figures/style.py"),
+    "figure_dynamics": ("figures/dynamics.py", "figures/style.py", "statistics", "paper"),
+}
+
+
+def _meaning(path: Path) -> str:
+    """A python file without comments, docstrings and layout."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                body[0].value = ast.Constant("")
+    return ast.dump(tree)
+
+
+def fingerprint(rule: str) -> str:
+    """A hash of the code that makes a rule's output."""
+    digest = hashlib.sha256()
+    for name in sorted(set(CODE[rule])):
+        path = ROOT / "nsvit" / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(_meaning(file).encode())
+    return digest.hexdigest()[:16]
+
+
+def now() -> dict[str, dict[str, object]]:
+    """The recipe number and the code of every rule."""
+    return {rule: {"recipe": number, "code": fingerprint(rule)} for rule, number in RECIPES.items()}
+
+
+if __name__ == "__main__":
+    LOCK.write_text(json.dumps(now(), indent=2) + "\n")
