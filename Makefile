@@ -37,7 +37,7 @@ format: $(VENV)/.dev ## format everything
 pretrain: setup ## train the shipped weights from scratch, into results/menagerie/pretrained
 	$(SNAKEMAKE) --configfile $(CONFIG) pretrain
 
-schema: setup ## write config/schema.json from nsvit/config.py
+schema: setup ## write config/schema.json from nsvit/config/
 	$(BIN)/nsvit config-schema --out config/schema.json
 
 docs: setup ## copy the finished default run into README.md and docs/default_run.md

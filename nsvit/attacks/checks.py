@@ -44,7 +44,7 @@ def doubts(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
     """Every check that needs records only.
 
     Args:
-        records: with the columns of `nsvit.evaluation.COLUMNS`.
+        records: with the columns of `nsvit.scoring.COLUMNS`.
         tolerance: a fraction of the samples; smaller contradictions are left to chance.
     """
     return weaker_than_smaller(records, tolerance) + rising_with_radius(records, tolerance)

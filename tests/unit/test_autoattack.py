@@ -11,8 +11,8 @@ from torch import nn
 from nsvit.attacks import ThreatModel, attack, auto
 from nsvit.attacks.auto import autoattack
 from nsvit.errors import NsvitError
-from nsvit.evaluation import Restricted
 from nsvit.models import frozen
+from nsvit.scoring import Restricted
 from tests.small import SIZE, small_vit
 
 pytest.importorskip("pyautoattack")

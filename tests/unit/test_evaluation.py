@@ -16,9 +16,10 @@ from nsvit.artifacts import provenance, read_parquet, write_json
 from nsvit.config import ConditionConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.errors import NsvitError
-from nsvit.evaluation import COLUMNS, dynamics, evaluate, run
+from nsvit.evaluation import dynamics, evaluate, run
 from nsvit.models import PixelModel, save_model
 from nsvit.records import read_records
+from nsvit.scoring import COLUMNS
 from nsvit.specs import DynamicsSpec, EvaluateSpec
 from tests.small import MEAN, STD, image_tree, read_pictures, small_vit
 

@@ -1,0 +1,67 @@
+"""The experiment's configuration: the only schema, frozen, free of torch.
+
+Every key of ``config/*.yaml`` is a field here. Unknown keys, wrong types, attack radii other
+than ``k/255`` and slugs with bad characters are refused before Snakemake builds its DAG. The
+spec a rule passes to its verb is a section of this schema, so both ends check the same thing.
+"""
+
+from nsvit.config.attacks import (
+    AttackConfig,
+    AutoAttackConfig,
+    CwConfig,
+    FgsmConfig,
+    MiFgsmConfig,
+    PatchFoolConfig,
+    PgdConfig,
+)
+from nsvit.config.base import RECIPES, Radius, Section, Slug, Triple, radius_value
+from nsvit.config.data import DataConfig, MenagerieConfig, MenagerieCounts, SetConfig
+from nsvit.config.evaluation import (
+    ConditionConfig,
+    DynamicsConfig,
+    EvaluateConfig,
+    InfluenceConfig,
+    NullspaceConfig,
+    StatisticsConfig,
+)
+from nsvit.config.experiment import Experiment, describe, load, schema_text, validate
+from nsvit.config.method import ArmConfig, FinetuneConfig, NoiseConfig, RandomNoiseConfig
+from nsvit.config.models import ModelConfig, PretrainConfig, local_dir
+
+__all__ = [
+    "RECIPES",
+    "ArmConfig",
+    "AttackConfig",
+    "AutoAttackConfig",
+    "ConditionConfig",
+    "CwConfig",
+    "DataConfig",
+    "DynamicsConfig",
+    "EvaluateConfig",
+    "Experiment",
+    "FgsmConfig",
+    "FinetuneConfig",
+    "InfluenceConfig",
+    "MenagerieConfig",
+    "MenagerieCounts",
+    "MiFgsmConfig",
+    "ModelConfig",
+    "NoiseConfig",
+    "NullspaceConfig",
+    "PatchFoolConfig",
+    "PgdConfig",
+    "PretrainConfig",
+    "Radius",
+    "RandomNoiseConfig",
+    "Section",
+    "SetConfig",
+    "Slug",
+    "StatisticsConfig",
+    "Triple",
+    "describe",
+    "load",
+    "local_dir",
+    "radius_value",
+    "schema_text",
+    "validate",
+]

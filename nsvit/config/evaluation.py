@@ -1,0 +1,82 @@
+"""Conditions, statistics and studies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+)
+
+from nsvit.config.attacks import AttackConfig
+from nsvit.config.base import PositiveFloat, PositiveInt, Probability, Section, Slug
+from nsvit.config.method import NoiseConfig
+from nsvit.config.models import ModelConfig
+
+
+class ConditionConfig(Section):
+    """One column of the main table."""
+
+    label: str
+    set: Slug
+    attack: AttackConfig | None = None
+    metric: Literal["accuracy", "corruption_error"] = "accuracy"
+    images: int | None = Field(None, ge=1, description="first n pictures of every class in turn")
+    average: bool = Field(True, description="counts in the Average column")
+    paper: str | None = Field(None, description="this column's name in the paper's tables")
+
+
+class EvaluateConfig(Section):
+    """The evaluation matrix."""
+
+    batch_size: PositiveInt = 250
+    conditions: dict[Slug, ConditionConfig]
+    sources: dict[Slug, ModelConfig] = Field(
+        default_factory=dict, description="models that transfer attacks follow, never under test"
+    )
+
+
+class StatisticsConfig(Section):
+    """Intervals."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    resamples: PositiveInt = 2000
+    seed: int = Field(0, ge=0)
+
+
+class NullspaceConfig(Section):
+    """The exact nullspace and its demonstration (METHOD.md section 2)."""
+
+    rtol: PositiveFloat = Field(1e-6, description="singular values below rtol * largest are zero")
+    images: PositiveInt = Field(64, description="pictures of val on which invariance is measured")
+    peak: Probability = Field(0.5, description="largest absolute pixel value of the noise")
+    architectures: tuple[str, ...] = Field((), description="timm names in the nullity table")
+
+
+class InfluenceConfig(Section):
+    """Learned, permuted and Gaussian noise at every block."""
+
+    models: tuple[Slug, ...]
+    images: PositiveInt = Field(500, description="held-out pictures (dev)")
+    draws: PositiveInt = Field(3, description="noises per block, each with controls of its own")
+    limits: tuple[PositiveFloat, ...] = Field(
+        (), description="limit per block, the last for all deeper ones; none: noise.limit"
+    )
+    noise: NoiseConfig = NoiseConfig()
+
+
+class DynamicsConfig(Section):
+    """Evaluation of every round of some runs: the training-dynamics figure, never a choice."""
+
+    models: tuple[Slug, ...]
+    arms: tuple[Slug, ...]
+    seed: int = Field(0, ge=0)
+    images: PositiveInt = Field(200, description="pictures per set and condition")
+    corrupted_images: PositiveInt = Field(20, description="pictures per corruption and severity")
+    adversarial: tuple[Slug, ...] = Field(
+        min_length=1, description="conditions averaged as adversarial"
+    )
+    ood: tuple[Slug, ...] = Field(
+        min_length=1, description="conditions averaged as out of distribution"
+    )
+    clean: Slug = "clean"

@@ -1,0 +1,180 @@
+"""The whole experiment, and reading it from a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import (
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from nsvit.config.attacks import MiFgsmConfig
+from nsvit.config.base import Section, Slug
+from nsvit.config.data import DataConfig
+from nsvit.config.evaluation import (
+    DynamicsConfig,
+    EvaluateConfig,
+    InfluenceConfig,
+    NullspaceConfig,
+    StatisticsConfig,
+)
+from nsvit.config.method import ArmConfig, FinetuneConfig
+from nsvit.config.models import ModelConfig, PretrainConfig
+from nsvit.errors import NsvitError
+
+
+class Experiment(Section):
+    """A whole experiment: one YAML file."""
+
+    experiment: Slug
+    data: DataConfig
+    pretrain: dict[Slug, PretrainConfig] = Field(default_factory=dict)
+    models: dict[Slug, ModelConfig] = Field(min_length=1)
+    nullspace: NullspaceConfig = NullspaceConfig()
+    influence: InfluenceConfig | None = None
+    finetune: FinetuneConfig = FinetuneConfig()
+    arms: dict[Slug, ArmConfig] = Field(min_length=1)
+    evaluate: EvaluateConfig
+    dynamics: DynamicsConfig | None = None
+    statistics: StatisticsConfig = StatisticsConfig()
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Experiment:
+        def need(slugs: tuple[str, ...], among: dict[str, Any], key: str) -> None:
+            unknown = [slug for slug in slugs if slug not in among]
+            if unknown:
+                raise ValueError(f"{key}: {unknown} not among {sorted(among)}")
+
+        for slug, condition in self.evaluate.conditions.items():
+            need((condition.set,), self.data.sets, f"evaluate.conditions.{slug}.set")
+            layout = self.data.sets[condition.set].layout
+            if (condition.metric == "corruption_error") != (layout == "corruption"):
+                raise ValueError(
+                    f"evaluate.conditions.{slug}.metric: corruption_error goes with sets of "
+                    f"layout 'corruption' and with no other; {condition.set} has {layout!r}"
+                )
+            attack = condition.attack
+            if isinstance(attack, MiFgsmConfig):
+                key = f"evaluate.conditions.{slug}.attack.source"
+                need((attack.source,), self.evaluate.sources, key)
+        for slug, source in self.evaluate.sources.items():
+            for name, tested in self.models.items():
+                same = (source.timm, source.model_args) == (tested.timm, tested.model_args)
+                if slug == name or same:
+                    raise ValueError(
+                        f"evaluate.sources.{slug}: the model under test {name!r} itself; a "
+                        "transfer attack needs another one"
+                    )
+        for slug, arm in self.arms.items():
+            need(arm.models or (), self.models, f"arms.{slug}.models")
+            self.resolve(slug)
+        if self.influence:
+            need(self.influence.models, self.models, "influence.models")
+        if self.dynamics:
+            d, conditions = self.dynamics, self.evaluate.conditions
+            need(d.models, self.models, "dynamics.models")
+            need(d.arms, self.arms, "dynamics.arms")
+            need((*d.adversarial, *d.ood, d.clean), conditions, "dynamics conditions")
+            for model in d.models:
+                for slug in d.arms:
+                    if (model, slug, d.seed) not in self.runs():
+                        raise ValueError(
+                            f"dynamics: there is no run {model}/{slug} with seed {d.seed}"
+                        )
+        return self
+
+    def resolve(self, arm: str) -> FinetuneConfig:
+        """The finetuning settings of an arm: `finetune` with the arm's overrides merged in.
+
+        Raises:
+            ValueError: an override is not a key of `finetune` or has a bad value.
+        """
+        config = self.arms[arm]
+        merged = _merge(self.finetune.model_dump(), config.overrides)
+        if config.kind == "none":
+            merged["rounds"] = 0
+        try:
+            return FinetuneConfig.model_validate(merged)
+        except ValidationError as error:
+            raise ValueError(describe(error, f"arms.{arm}.overrides")) from None
+
+    def seeds(self, model: str, arm: str) -> tuple[int, ...]:
+        """The seeds that an arm has with a model."""
+        return self.arms[arm].seeds[: self.models[model].max_seeds]
+
+    def runs(self) -> list[tuple[str, str, int]]:
+        """Every (model, arm, seed) of the experiment, in table order."""
+        return [
+            (model, slug, seed)
+            for model in self.models
+            for slug, arm in self.arms.items()
+            if arm.models is None or model in arm.models
+            for seed in self.seeds(model, slug)
+        ]
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        both = isinstance(inner, dict) and isinstance(value, dict)
+        merged[key] = _merge(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+# --- loading --------------------------------------------------------------------------------
+
+
+def validate(raw: dict[str, Any], source: str = "config") -> Experiment:
+    """The experiment in a parsed YAML mapping.
+
+    Raises:
+        NsvitError: every problem at once, each with its key, value and what is allowed.
+    """
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise NsvitError(describe(error, source)) from None
+
+
+def load(path: str | Path) -> Experiment:
+    """The experiment in a YAML file.
+
+    Raises:
+        NsvitError: the file is missing, is not YAML, or does not fit the schema.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise NsvitError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise NsvitError(f"{path}: not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise NsvitError(f"{path}: expected a mapping of keys to values")
+    return validate(raw, str(path))
+
+
+def describe(error: ValidationError, source: str) -> str:
+    """A validation error for people: each problem with its key, value and what is allowed."""
+    lines = [f"{source}: {error.error_count()} problem(s)"]
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "no such key; config/README.md lists them all"
+        if problem["type"] == "string_pattern_mismatch":
+            message = "a slug is lower-case letters, digits and _, starting with a letter"
+        value = json.dumps(problem["input"], default=str)
+        shown = "" if len(value) > 120 or not problem["loc"] else f" (got {value})"
+        lines.append(f"  {key}: {message}{shown}")
+    return "\n".join(lines)
+
+
+def schema_text() -> str:
+    """The JSON schema of the configuration, as kept in config/schema.json."""
+    return json.dumps(Experiment.model_json_schema(), indent=2) + "\n"

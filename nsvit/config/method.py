@@ -1,0 +1,79 @@
+"""Noise, finetuning and arms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from nsvit.config.base import PositiveFloat, PositiveInt, Probability, Section, Slug
+
+
+class NoiseConfig(Section):
+    """Epsilon-approximate nullspace noise (METHOD.md section 4)."""
+
+    limit: PositiveFloat = Field(3.0, description="noise starts as U(-limit, limit), token units")
+    lr: PositiveFloat = 0.1
+    weight_decay: float = Field(0.01, ge=0)
+    epsilon: float = Field(
+        0.03, ge=0, le=2, description="stop below this mean summed squared probability distance"
+    )
+    max_steps: PositiveInt = Field(3000, description="budget of optimiser steps")
+    pool: PositiveInt = Field(128_000, description="training pictures the noise is learned on")
+    batch_size: PositiveInt = 128
+    loss: Literal["squared", "unsquared"] = Field(
+        "squared", description="logit distance: squared as the late code, unsquared as the paper"
+    )
+
+
+class RandomNoiseConfig(Section):
+    """The random baseline (METHOD.md section 5.1): N(0, std^2), shrunk until inside epsilon."""
+
+    std: PositiveFloat = 1.0
+    shrink: Annotated[float, Field(gt=0, lt=1)] = 0.8
+
+
+class FinetuneConfig(Section):
+    """One finetuning (METHOD.md sections 5 and 12)."""
+
+    rounds: int = Field(20, ge=0, description="0: the starting weights, untouched")
+    steps: PositiveInt = Field(40, description="optimiser steps in a round")
+    batch_size: PositiveInt = 128
+    lr: PositiveFloat = 1e-5
+    lr_min: float = Field(1e-6, ge=0, description="end of each round's cosine")
+    weight_decay: float = Field(0.05, ge=0)
+    label_smoothing: Probability = 0.1
+    drop_path: Probability = 0.0
+    augmentation: Literal["light", "imagenet", "none"] = "imagenet"
+    block: int = Field(0, ge=0, description="where noise enters: 0 patch embedding, k block k")
+    select: Literal["last", "dev"] = Field("last", description="never on a test set")
+    noise: NoiseConfig = NoiseConfig()
+    random: RandomNoiseConfig = RandomNoiseConfig()
+
+    @model_validator(mode="after")
+    def _lr_falls(self) -> FinetuneConfig:
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min {self.lr_min} is above lr {self.lr}")
+        return self
+
+
+class ArmConfig(Section):
+    """One way to finetune."""
+
+    label: str
+    kind: Literal["none", "plain", "random", "nullspace"]
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    models: tuple[Slug, ...] | None = Field(None, description="null: every model")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="keys of `finetune` that differ in this arm"
+    )
+    paper: str | None = Field(None, description="this method's name in the paper's tables")
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> ArmConfig:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} contain a repetition")
+        return self

@@ -1,0 +1,57 @@
+"""Models under test, and training one from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from nsvit.config.base import PositiveFloat, PositiveInt, Probability, Section, Triple
+
+
+class ModelConfig(Section):
+    """One model under test."""
+
+    label: str
+    timm: str = Field(description="a timm name, or local-dir:FOLDER (relative to where you run)")
+    pretrained: bool = True
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    mean: Triple = Field(description="per channel, pixels in [0, 1]")
+    std: Triple = Field(description="per channel, pixels in [0, 1]")
+    paper: str | None = Field(None, description="this model's name in the paper's tables")
+    max_seeds: int | None = Field(
+        None, ge=1, description="only the first n seeds of each arm, where time forbids more"
+    )
+
+    @model_validator(mode="after")
+    def _std_positive(self) -> ModelConfig:
+        if min(self.std) <= 0:
+            raise ValueError("std must be positive in every channel")
+        return self
+
+
+def local_dir(name: str) -> Path | None:
+    """The folder of a timm name of the form `local-dir:FOLDER`, else None."""
+    return Path(name.removeprefix("local-dir:")) if name.startswith("local-dir:") else None
+
+
+class PretrainConfig(Section):
+    """Training one model from scratch (the rule `pretrain_model`)."""
+
+    architecture: str
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    mean: Triple = (0.5, 0.5, 0.5)
+    std: Triple = (0.5, 0.5, 0.5)
+    epochs: PositiveInt
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat
+    weight_decay: float = Field(0.05, ge=0)
+    warmup: Probability = Field(0.05, description="share of all steps")
+    label_smoothing: Probability = 0.0
+    augmentation: Literal["light", "imagenet", "none"] = "light"
+    sincos: bool = Field(True, description="sine-cosine initial position embedding (ViTs)")
+    seed: int = Field(0, ge=0)
