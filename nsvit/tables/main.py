@@ -229,7 +229,7 @@ def _seed_notes(spec: TableSpec) -> list[str]:
     if not few:
         return []
     named = "; ".join(f"{label}: at most {seeds}" for label, seeds in few.items())
-    return [f"Fewer seeds where time forbids more (`max_seeds`): {named}."]
+    return [f"Fewer seeds where time forbids more: {named}."]
 
 
 def missing_cells(frame: pd.DataFrame, spec: TableSpec) -> list[str]:

@@ -167,7 +167,7 @@ def test_models_with_fewer_seeds_are_named_and_not_called_incomplete(
     fewer = spec.model_copy(update={"models": {**spec.models, "vit_b": model}})
     kept = records[(records["model"] != "vit_b") | (records["seed"] < 2)]
     note = tables.table1_sheet(tables.table1(kept, fewer), fewer).notes[-1]
-    assert note == "Fewer seeds where time forbids more (`max_seeds`): ViT-B: at most 2."
+    assert note == "Fewer seeds where time forbids more: ViT-B: at most 2."
 
 
 def test_nothing_missing_is_not_mentioned(frame: pd.DataFrame, spec: TableSpec) -> None:
