@@ -197,7 +197,7 @@ def _draw(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
     grid = figure.subplots(rows, 2, sharey=True, squeeze=False).ravel()
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
         _panel(axes, curves, dashed=title.startswith("paper"))
-        axes.set_title(title)
+        axes.set_title(title, fontsize=6.5 if len(title) > 20 else None)
     shown: dict[str, Any] = {}
     for axes in grid[: len(panels) - 1]:  # not the paper's: its lines are dashed
         shown |= {n: h for h, n in zip(*axes.get_legend_handles_labels(), strict=True)}

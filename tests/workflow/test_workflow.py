@@ -92,8 +92,8 @@ def test_a_damaged_picture_stops_the_run_by_name_and_keeps_what_is_done(tmp_path
     del config["data"]["menagerie"]
     own = tmp_path / "own.yaml"
     own.write_text(yaml.safe_dump(config, sort_keys=False))
-    output = run.snakemake("--configfile", str(own), "results/smoke/index/val.parquet", check=False)
+    output = run.snakemake("results/smoke/index/val.parquet", "--configfile", str(own), check=False)
     log = (run.folder / "results/smoke/logs/scan/val.log").read_text()
     assert damaged.name in log
     assert "results/smoke/logs/scan/val.log" in output
-    run.snakemake("--configfile", str(own), "results/smoke/index/v2.parquet")
+    run.snakemake("results/smoke/index/v2.parquet", "--configfile", str(own))
