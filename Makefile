@@ -14,7 +14,7 @@ COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true  
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-run: setup ## set up .venv and run the main job (CONFIG=config/smoke.yaml for another)
+run: setup ## (default) set up .venv and run the main job (CONFIG=config/smoke.yaml for another)
 	$(SNAKEMAKE) --configfile $(CONFIG)
 
 setup: $(VENV)/.run ## the virtual environment alone (PYTHON=python3.12 for another interpreter)
@@ -35,7 +35,7 @@ format: $(VENV)/.dev ## format everything
 	$(BIN)/snakefmt Snakefile workflow
 
 pretrain: setup ## train the shipped weights from scratch, into results/menagerie/pretrained
-	$(SNAKEMAKE) --configfile $(CONFIG) pretrain
+	$(SNAKEMAKE) pretrain --configfile $(CONFIG)
 
 schema: setup ## write config/schema.json from nsvit/config/
 	$(BIN)/nsvit config-schema --out config/schema.json
@@ -43,7 +43,7 @@ schema: setup ## write config/schema.json from nsvit/config/
 docs: setup ## copy the finished default run into README.md and docs/default_run.md
 	$(BIN)/python docs/refresh.py
 
-clean: ## remove results and the environment
+clean: ## remove the results of every experiment, and the environment
 	rm -rf $(VENV) .snakemake
 	find results -mindepth 1 -not -name README.md -delete
 

@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     runtime.setup_logging(args.verbose)
     if not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
-        log.info("%s", shlex.join(["nsvit", *(arguments or sys.argv[1:])]))
+        sys.stderr.write(shlex.join(["nsvit", *(arguments or sys.argv[1:])]) + "\n")
     try:
         args.function(args)
     except NsvitError as error:

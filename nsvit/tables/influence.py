@@ -155,6 +155,10 @@ def influence_sheet(frame: pd.DataFrame, spec: TableSpec) -> Sheet:
             "† A noise was within epsilon before its first step: the norm is the starting norm, "
             "larger noise would have passed too (raise influence.limits)."
         )
+    notes.append(
+        "Within epsilon: tested on one training batch at a time, where learning stops; the "
+        "distances here are on held-out pictures and can be larger."
+    )
     return Sheet("Influence of noise at every block", header, parts, tuple(notes))
 
 

@@ -38,10 +38,9 @@ def test_the_library_example_of_the_readme_runs(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = (ROOT / "README.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
-    assert "images = ..." in code
-    images = torch.rand(8, 3, 48, 48, generator=torch.Generator().manual_seed(0))
-    names = {"images": images}
-    exec(code.replace("images = ...", "pass"), names)
-    assert names["logits"].shape == (8, 10)
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(code.replace("max_steps=150", "max_steps=5"), names)
+    assert names["logits"].shape == (64, 10)
     assert names["noise"].tensor.shape == (1, 36, 64)
     assert names["basis"].nullity == 128

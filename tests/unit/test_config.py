@@ -272,10 +272,17 @@ def test_specs_survive_json(raw):
 
 
 def test_documentation_names_every_key():
-    code = re.findall(r"`([^`]+)`", (ROOT / "config/README.md").read_text())
+    text = re.sub(r"```.*?```", "", (ROOT / "config/README.md").read_text(), flags=re.S)
+    code = re.findall(r"`([^`]+)`", text)
     words = {word for span in code for word in re.findall(r"[a-z_0-9]+", span)}
     schema = json.loads(config.schema_text())
     counts = set(schema["$defs"].pop("MenagerieCounts")["properties"])
     keys = {k for section in schema["$defs"].values() for k in section.get("properties", {})}
     assert keys | set(schema["properties"]) <= words
     assert counts <= set(config.load(ROOT / "config/config.yaml").data.sets)
+
+
+def test_the_documented_example_is_valid():
+    text = (ROOT / "config/README.md").read_text()
+    example = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.S)[1])
+    assert config.validate(example).runs() == [("mine", "none", 0)]
