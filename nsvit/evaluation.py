@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nsvit import artifacts, runtime
-from nsvit.attacks import (
-    checks,
-)
 from nsvit.data.layouts import ImageSet
 from nsvit.inputs import keep
 from nsvit.models import PixelModel, load_model
@@ -29,6 +26,7 @@ from nsvit.scoring import (
     plan_readings,
     score_records,
 )
+from nsvit.statistics import checks
 
 if TYPE_CHECKING:
     from nsvit.specs import DynamicsSpec, EvaluateSpec

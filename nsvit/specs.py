@@ -6,7 +6,7 @@ section of the configuration re-runs only the rules that depend on it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -112,7 +112,7 @@ class FinetuneSpec(Section):
     model: Slug
     arm: Slug
     seed: int
-    kind: Literal["none", "plain", "random", "nullspace"]
+    kind: c.ArmKind
     finetune: c.FinetuneConfig
     split: Split
 
@@ -146,6 +146,7 @@ class TableSpec(Section):
     models: dict[Slug, c.ModelConfig]
     arms: dict[Slug, c.ArmConfig]
     conditions: dict[Slug, c.ConditionConfig]
+    robust: dict[Slug, c.RobustConfig] = Field(default_factory=dict)
     statistics: c.StatisticsConfig
     dynamics: c.DynamicsConfig | None = None
 
@@ -248,8 +249,10 @@ def finetune(exp: c.Experiment, model: str, arm: str, seed: int) -> FinetuneSpec
     unused: dict[str, Any] = {}
     if kind != "random":
         unused["random"] = c.RandomNoiseConfig()
-    if kind == "plain":
+    if kind not in ("random", "nullspace"):
         unused["noise"] = c.NoiseConfig()
+    if kind not in ("madry", "trades"):
+        unused["adversarial"] = c.AdversarialConfig()
     return FinetuneSpec(
         model=model,
         arm=arm,
@@ -275,14 +278,15 @@ def evaluate(exp: c.Experiment, model: str, arm: str) -> EvaluateSpec:
         arm=arm,
         seeds=exp.seeds(model, arm),
         batch_size=exp.evaluate.batch_size,
-        conditions=_computed(exp.evaluate.conditions),
-        sources=_sources(exp, exp.evaluate.conditions),
+        conditions=_computed(exp.conditions(model, arm)),
+        sources=_sources(exp, exp.conditions(model, arm)),
     )
 
 
 def _computed(conditions: dict[str, c.ConditionConfig]) -> dict[str, c.ConditionConfig]:
     """Conditions without what is only for tables, so that a new heading evaluates nothing."""
-    blank = {"label": "", "paper": None, "average": True}
+    blank = {"label": "", "paper": None, "average": True, "models": None, "arms": None}
+    blank |= {"job": "main"}
     return {slug: condition.model_copy(update=blank) for slug, condition in conditions.items()}
 
 
@@ -311,6 +315,7 @@ def table(exp: c.Experiment) -> TableSpec:
         models=exp.models,
         arms=exp.arms,
         conditions=exp.evaluate.conditions,
+        robust=exp.evaluate.robust,
         statistics=exp.statistics,
         dynamics=exp.dynamics,
     )

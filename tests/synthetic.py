@@ -59,7 +59,7 @@ def run_records(
     rng = np.random.default_rng([len(model), len(arm), seed, number + 1])
     parts = []
     for slug, condition in conditions.items():
-        broken = condition.metric == "corruption_error"
+        broken = condition.is_error
         count = corrupted if broken else images
         types, levels = (list(ALEXNET_ERRORS), 5) if broken else ([""], 1)
         shape = (len(types), levels, count)

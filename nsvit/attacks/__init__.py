@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nsvit.attacks import auto, checks, cw, fgsm, mi_fgsm, patch_fool, pgd
-from nsvit.attacks.checks import Doubt
+from nsvit.attacks import auto, cw, fgsm, mi_fgsm, patch_fool, pgd
 from nsvit.attacks.steps import Context, Started, pixel_model, value_and_gradient
 from nsvit.attacks.threat import Norm, ThreatModel
 from nsvit.attacks.training import madry_images, trades_images
 from nsvit.config import radius_value
 from nsvit.errors import NsvitError
 from nsvit.models import frozen
+from nsvit.statistics import checks
+from nsvit.statistics.checks import Doubt
 
 if TYPE_CHECKING:
     from nsvit.config import AttackConfig

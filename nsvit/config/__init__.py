@@ -22,15 +22,26 @@ from nsvit.config.evaluation import (
     EvaluateConfig,
     InfluenceConfig,
     NullspaceConfig,
+    RobustConfig,
     StatisticsConfig,
+    TableConfig,
 )
 from nsvit.config.experiment import Experiment, describe, load, schema_text, validate
-from nsvit.config.method import ArmConfig, FinetuneConfig, NoiseConfig, RandomNoiseConfig
+from nsvit.config.method import (
+    AdversarialConfig,
+    ArmConfig,
+    ArmKind,
+    FinetuneConfig,
+    NoiseConfig,
+    RandomNoiseConfig,
+)
 from nsvit.config.models import ModelConfig, PretrainConfig, local_dir
 
 __all__ = [
     "RECIPES",
+    "AdversarialConfig",
     "ArmConfig",
+    "ArmKind",
     "AttackConfig",
     "AutoAttackConfig",
     "ConditionConfig",
@@ -53,10 +64,12 @@ __all__ = [
     "PretrainConfig",
     "Radius",
     "RandomNoiseConfig",
+    "RobustConfig",
     "Section",
     "SetConfig",
     "Slug",
     "StatisticsConfig",
+    "TableConfig",
     "Triple",
     "describe",
     "load",

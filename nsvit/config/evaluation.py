@@ -15,24 +15,62 @@ from nsvit.config.models import ModelConfig
 
 
 class ConditionConfig(Section):
-    """One column of the main table."""
+    """One column of the evaluation matrix."""
 
     label: str
     set: Slug
     attack: AttackConfig | None = None
-    metric: Literal["accuracy", "corruption_error"] = "accuracy"
+    metric: Literal["accuracy", "corruption_error", "mce"] = Field(
+        "accuracy",
+        description="mce: corruption errors divided by AlexNet's, on the published 1000-class tree",
+    )
     images: int | None = Field(None, ge=1, description="first n pictures of every class in turn")
+    restricted: bool = Field(
+        True, description="false: predict among all classes even where the set lists only some"
+    )
+    models: tuple[Slug, ...] | None = Field(None, description="null: every model")
+    arms: tuple[Slug, ...] | None = Field(None, description="null: every arm")
+    job: Slug = Field("main", description="conditions with the same name share a job")
     average: bool = Field(True, description="counts in the Average column")
     paper: str | None = Field(None, description="this column's name in the paper's tables")
+
+    @property
+    def is_error(self) -> bool:
+        """Whether its number is an error: lower is better."""
+        return self.metric != "accuracy"
+
+
+class RobustConfig(Section):
+    """Robust accuracy: the share of pictures that are right under every one of the conditions."""
+
+    label: str
+    conditions: tuple[Slug, ...] = Field(min_length=2, description="of one set, equal `images`")
 
 
 class EvaluateConfig(Section):
     """The evaluation matrix."""
 
     batch_size: PositiveInt = 250
+    together: bool = Field(
+        False, description="all seeds of an arm in one job: less start-up, less side by side"
+    )
     conditions: dict[Slug, ConditionConfig]
+    robust: dict[Slug, RobustConfig] = Field(
+        default_factory=dict, description="named sets of attacks, a column each"
+    )
     sources: dict[Slug, ModelConfig] = Field(
         default_factory=dict, description="models that transfer attacks follow, never under test"
+    )
+
+
+class TableConfig(Section):
+    """One table of accuracies: which rows and columns, null meaning all."""
+
+    title: str
+    models: tuple[Slug, ...] | None = None
+    arms: tuple[Slug, ...] | None = None
+    conditions: tuple[Slug, ...] | None = Field(
+        None, description="conditions and robust sets, in this order"
     )
 
 

@@ -17,11 +17,14 @@ from nsvit.config.attacks import MiFgsmConfig
 from nsvit.config.base import Section, Slug
 from nsvit.config.data import DataConfig
 from nsvit.config.evaluation import (
+    ConditionConfig,
     DynamicsConfig,
     EvaluateConfig,
     InfluenceConfig,
     NullspaceConfig,
+    RobustConfig,
     StatisticsConfig,
+    TableConfig,
 )
 from nsvit.config.method import ArmConfig, FinetuneConfig
 from nsvit.config.models import ModelConfig, PretrainConfig
@@ -42,26 +45,17 @@ class Experiment(Section):
     evaluate: EvaluateConfig
     dynamics: DynamicsConfig | None = None
     statistics: StatisticsConfig = StatisticsConfig()
+    tables: dict[Slug, TableConfig] = Field(
+        default_factory=lambda: {"table1": TableConfig(title="Table 1: accuracy per condition")},
+        description="tables of accuracies, each with rows and columns of its own",
+    )
 
     @model_validator(mode="after")
     def _references_exist(self) -> Experiment:
-        def need(slugs: tuple[str, ...], among: dict[str, Any], key: str) -> None:
-            unknown = [slug for slug in slugs if slug not in among]
-            if unknown:
-                raise ValueError(f"{key}: {unknown} not among {sorted(among)}")
-
         for slug, condition in self.evaluate.conditions.items():
-            need((condition.set,), self.data.sets, f"evaluate.conditions.{slug}.set")
-            layout = self.data.sets[condition.set].layout
-            if (condition.metric == "corruption_error") != (layout == "corruption"):
-                raise ValueError(
-                    f"evaluate.conditions.{slug}.metric: corruption_error goes with sets of "
-                    f"layout 'corruption' and with no other; {condition.set} has {layout!r}"
-                )
-            attack = condition.attack
-            if isinstance(attack, MiFgsmConfig):
-                key = f"evaluate.conditions.{slug}.attack.source"
-                need((attack.source,), self.evaluate.sources, key)
+            self._condition_is_sound(slug, condition)
+        for slug, robust in self.evaluate.robust.items():
+            self._robust_is_sound(slug, robust)
         for slug, source in self.evaluate.sources.items():
             for name, tested in self.models.items():
                 same = (source.timm, source.model_args) == (tested.timm, tested.model_args)
@@ -71,22 +65,64 @@ class Experiment(Section):
                         "transfer attack needs another one"
                     )
         for slug, arm in self.arms.items():
-            need(arm.models or (), self.models, f"arms.{slug}.models")
+            _need(arm.models or (), self.models, f"arms.{slug}.models")
             self.resolve(slug)
+        columns = {**self.evaluate.conditions, **self.evaluate.robust}
+        for slug, table in self.tables.items():
+            _need(table.models or (), self.models, f"tables.{slug}.models")
+            _need(table.arms or (), self.arms, f"tables.{slug}.arms")
+            _need(table.conditions or (), columns, f"tables.{slug}.conditions")
         if self.influence:
-            need(self.influence.models, self.models, "influence.models")
+            _need(self.influence.models, self.models, "influence.models")
         if self.dynamics:
-            d, conditions = self.dynamics, self.evaluate.conditions
-            need(d.models, self.models, "dynamics.models")
-            need(d.arms, self.arms, "dynamics.arms")
-            need((*d.adversarial, *d.ood, d.clean), conditions, "dynamics conditions")
-            for model in d.models:
-                for slug in d.arms:
-                    if (model, slug, d.seed) not in self.runs():
-                        raise ValueError(
-                            f"dynamics: there is no run {model}/{slug} with seed {d.seed}"
-                        )
+            self._dynamics_are_sound(self.dynamics)
         return self
+
+    def _condition_is_sound(self, slug: str, condition: ConditionConfig) -> None:
+        key = f"evaluate.conditions.{slug}"
+        _need((condition.set,), self.data.sets, f"{key}.set")
+        _need(condition.models or (), self.models, f"{key}.models")
+        _need(condition.arms or (), self.arms, f"{key}.arms")
+        layout = self.data.sets[condition.set].layout
+        if (condition.metric != "accuracy") != (layout == "corruption"):
+            raise ValueError(
+                f"{key}.metric: corruption_error and mce go with sets of layout 'corruption' "
+                f"and with no other; {condition.set} has {layout!r}"
+            )
+        if condition.metric == "mce" and self.data.classes != "imagenet-1k":
+            raise ValueError(
+                f"{key}.metric: mce divides by AlexNet's errors on ImageNet's 1000 classes; "
+                f"data.classes is {self.data.classes!r}: use corruption_error"
+            )
+        if isinstance(condition.attack, MiFgsmConfig):
+            _need((condition.attack.source,), self.evaluate.sources, f"{key}.attack.source")
+
+    def _robust_is_sound(self, slug: str, robust: RobustConfig) -> None:
+        key = f"evaluate.robust.{slug}"
+        if slug in self.evaluate.conditions:
+            raise ValueError(f"{key}: there is a condition of that name")
+        _need(robust.conditions, self.evaluate.conditions, f"{key}.conditions")
+        members = [self.evaluate.conditions[name] for name in robust.conditions]
+        if any(one.metric != "accuracy" for one in members):
+            raise ValueError(f"{key}: corruption errors have no robust accuracy")
+        if len({(one.set, one.images) for one in members}) > 1:
+            raise ValueError(f"{key}: its conditions need the same `set` and `images`")
+
+    def _dynamics_are_sound(self, own: DynamicsConfig) -> None:
+        _need(own.models, self.models, "dynamics.models")
+        _need(own.arms, self.arms, "dynamics.arms")
+        named = (*own.adversarial, *own.ood, own.clean)
+        _need(named, self.evaluate.conditions, "dynamics conditions")
+        runs = self.runs()
+        for model in own.models:
+            for slug in own.arms:
+                if (model, slug, own.seed) not in runs:
+                    raise ValueError(
+                        f"dynamics: there is no run {model}/{slug} with seed {own.seed}"
+                    )
+                lacking = [c for c in named if c not in self.conditions(model, slug)]
+                if lacking:
+                    raise ValueError(f"dynamics: {model}/{slug} is not evaluated under {lacking}")
 
     def resolve(self, arm: str) -> FinetuneConfig:
         """The finetuning settings of an arm: `finetune` with the arm's overrides merged in.
@@ -103,6 +139,15 @@ class Experiment(Section):
         except ValidationError as error:
             raise ValueError(describe(error, f"arms.{arm}.overrides")) from None
 
+    def conditions(self, model: str, arm: str) -> dict[str, ConditionConfig]:
+        """The conditions that the runs of an arm of a model are evaluated under."""
+        return {
+            slug: condition
+            for slug, condition in self.evaluate.conditions.items()
+            if (condition.models is None or model in condition.models)
+            and (condition.arms is None or arm in condition.arms)
+        }
+
     def seeds(self, model: str, arm: str) -> tuple[int, ...]:
         """The seeds that an arm has with a model."""
         return self.arms[arm].seeds[: self.models[model].max_seeds]
@@ -116,6 +161,13 @@ class Experiment(Section):
             if arm.models is None or model in arm.models
             for seed in self.seeds(model, slug)
         ]
+
+
+def _need(slugs: tuple[str, ...], among: dict[str, Any], key: str) -> None:
+    """Refuses names that are not there."""
+    unknown = [slug for slug in slugs if slug not in among]
+    if unknown:
+        raise ValueError(f"{key}: {unknown} not among {sorted(among)}")
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,14 @@ from pydantic import (
     model_validator,
 )
 
-from nsvit.config.base import PositiveFloat, PositiveInt, Probability, Section, Slug
+from nsvit.config.base import (
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Radius,
+    Section,
+    Slug,
+)
 
 
 class NoiseConfig(Section):
@@ -36,6 +43,15 @@ class RandomNoiseConfig(Section):
     shrink: Annotated[float, Field(gt=0, lt=1)] = 0.8
 
 
+class AdversarialConfig(Section):
+    """Adversarial training (METHOD.md section 5.2): the arms `madry` and `trades`."""
+
+    radius: Radius = "8/255"
+    step_size: Radius = "2/255"
+    steps: PositiveInt = 10
+    beta: PositiveFloat = Field(1.0, description="weight of the adversarial term")
+
+
 class FinetuneConfig(Section):
     """One finetuning (METHOD.md sections 5 and 12)."""
 
@@ -52,6 +68,7 @@ class FinetuneConfig(Section):
     select: Literal["last", "dev"] = Field("last", description="never on a test set")
     noise: NoiseConfig = NoiseConfig()
     random: RandomNoiseConfig = RandomNoiseConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
 
     @model_validator(mode="after")
     def _lr_falls(self) -> FinetuneConfig:
@@ -60,11 +77,15 @@ class FinetuneConfig(Section):
         return self
 
 
+#: How an arm finetunes: not at all, without noise, with noise, or on attacked pictures.
+ArmKind = Literal["none", "plain", "random", "nullspace", "madry", "trades"]
+
+
 class ArmConfig(Section):
     """One way to finetune."""
 
     label: str
-    kind: Literal["none", "plain", "random", "nullspace"]
+    kind: ArmKind
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     models: tuple[Slug, ...] | None = Field(None, description="null: every model")
     overrides: dict[str, Any] = Field(

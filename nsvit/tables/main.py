@@ -135,7 +135,7 @@ def _label(spec: TableSpec, column: str) -> str:
 
 
 def _is_error(spec: TableSpec, column: str) -> bool:
-    return column != AVERAGE and spec.conditions[column].metric == "corruption_error"
+    return column != AVERAGE and spec.conditions[column].is_error
 
 
 def _part(frame: pd.DataFrame, model: str, spec: TableSpec) -> Part:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from nsvit.attacks import ThreatModel, attack, checks, examine
+from nsvit.attacks import ThreatModel, attack, examine
+from nsvit.statistics import checks
 from tests.small import SIZE, small_vit
 
 
