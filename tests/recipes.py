@@ -43,6 +43,8 @@ CODE: dict[str, tuple[str, ...]] = {
     "figure_nullspace": ("figures/nullspace.py", "figures/style.py"),
     "figure_influence": ("figures/influence.py", "figures/style.py"),
     "figure_dynamics": ("figures/dynamics.py", "figures/style.py", "statistics", "paper"),
+    "plan": ("report/verbs.py",),
+    "report": ("report",),
 }
 
 

@@ -35,6 +35,8 @@ RECIPES: dict[str, int] = {
     "figure_nullspace": 1,
     "figure_influence": 1,
     "figure_dynamics": 1,
+    "plan": 1,
+    "report": 1,
 }
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
