@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nsvit import artifacts
+from nsvit.config import Experiment
+from nsvit.specs import PlanSpec
 
 Kind = Literal["table", "figure"]
 
@@ -130,40 +132,32 @@ class Plan:
         items: tables, then figures.
         sheets: names of sets with a contact sheet.
         sheet_caption: what a contact sheet shows.
-        config: the whole configuration; empty where it is not known.
+        config: the whole configuration, where it is known.
     """
 
     items: tuple[Item, ...]
     sheets: tuple[str, ...]
     sheet_caption: str
-    config: Mapping[str, Any]
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Labels of the models by slug."""
-        models = self.config.get("models") or {}
-        return {slug: str(model.get("label", slug)) for slug, model in models.items()}
+    config: Experiment | None
 
 
 def from_sidecar(sidecar: Mapping[str, Any], path: str) -> Plan:
     """The plan in the sidecar that the verb `plan` wrote.
 
     Raises:
-        NsvitError: another kind of file, or of another nsvit.
+        NsvitError: another kind of file.
+        KeyError, ValueError: the plan of another nsvit.
     """
     artifacts.check_kind(sidecar, "plan", path)
-    spec = sidecar["spec"]
-    bare = Plan((), (), "", spec["config"])
-    items: list[Item] = []
-    kinds: tuple[tuple[Kind, str], ...] = (("table", "tables"), ("figure", "figures"))
-    for kind, key in kinds:
-        for name, caption in spec[key].items():
-            items.append(Item(kind, name, title(name, bare.labels), caption))
-    return Plan(tuple(items), tuple(spec["sheets"]), spec["sheet_caption"], spec["config"])
+    spec = PlanSpec.model_validate(sidecar["spec"])
+    labels = {slug: model.label for slug, model in spec.config.models.items()}
+    items = [Item("table", n, title(n, labels), caption) for n, caption in spec.tables.items()]
+    items += [Item("figure", n, title(n, labels), caption) for n, caption in spec.figures.items()]
+    return Plan(tuple(items), spec.sheets, spec.sheet_caption, spec.config)
 
 
 def of_what_is_there(tables: Sequence[str], figures: Sequence[str], sheets: Sequence[str]) -> Plan:
     """The plan of a folder that has none: whatever there is."""
     found = [Item("table", name, title(name)) for name in tables]
     found += [Item("figure", name, title(name)) for name in figures]
-    return Plan(tuple(found), tuple(sheets), "", {})
+    return Plan(tuple(found), tuple(sheets), "", None)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
+from nsvit.config import ArmConfig, ConditionConfig, Experiment, FinetuneConfig, ModelConfig
 from nsvit.report.contents import Plan
 from nsvit.report.folder import Evidence, Job, busy_seconds
 
 UNKNOWN = "not recorded"
+
+#: A label and its lines.
+Setting = tuple[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Facts:
     """
 
     run: tuple[tuple[str, str], ...]
-    settings: tuple[tuple[str, tuple[str, ...]], ...]
+    settings: tuple[Setting, ...]
     costs: tuple[RuleCost, ...]
     config: str
 
@@ -47,9 +51,13 @@ class Facts:
 def gather(name: str, plan: Plan, evidence: Evidence) -> Facts:
     """The facts about the run of the experiment of that name."""
     run = [("Experiment", name), *_times(evidence.jobs), *_makers(evidence)]
-    config = plan.config
-    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True) if config else ""
-    return Facts(tuple(run), tuple(_settings(config)), tuple(_costs(evidence.jobs)), text)
+    settings: list[Setting] = []
+    text = ""
+    if plan.config is not None:
+        settings = _settings(plan.config)
+        whole = plan.config.model_dump(mode="json")
+        text = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
+    return Facts(tuple(run), tuple(settings), tuple(_costs(evidence.jobs)), text)
 
 
 # --- when and on what -------------------------------------------------------------------------
@@ -136,56 +144,55 @@ def _cost(name: str, jobs: list[Job]) -> RuleCost:
 # --- the configuration ------------------------------------------------------------------------
 
 
-def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, tuple[str, ...]]]:
+def _settings(exp: Experiment) -> list[Setting]:
     """The configuration in short: what a reader of the tables has to know."""
-    if not config:
-        return
-    models, arms = config["models"], config["arms"]
-    yield "Models", tuple(f"{m['label']}: {_model(m)}" for m in models.values())
-    yield "Arms", tuple(f"{a['label']}: {_arm(a)}" for a in arms.values())
-    conditions = config["evaluate"]["conditions"].values()
-    yield "Conditions", tuple(f"{c['label']}: {_condition(c)}" for c in conditions)
-    yield "Pictures", tuple(f"{name}: {_pictures(name, config)}" for name in config["data"]["sets"])
-    yield "Finetuning", _finetuning(config["finetune"])
-    own = config["statistics"]
-    yield "Intervals", (f"{100 * own['confidence']:g} %, {own['resamples']} resamples",)
+    conditions = exp.evaluate.conditions.values()
+    own = exp.statistics
+    return [
+        ("Models", tuple(f"{m.label}: {_model(m)}" for m in exp.models.values())),
+        ("Arms", tuple(f"{a.label}: {_arm(a)}" for a in exp.arms.values())),
+        ("Conditions", tuple(f"{c.label}: {_condition(c)}" for c in conditions)),
+        ("Pictures", tuple(f"{name}: {_pictures(name, exp)}" for name in exp.data.sets)),
+        ("Finetuning", _finetuning(exp.finetune)),
+        ("Intervals", (f"{100 * own.confidence:g} %, {own.resamples} resamples",)),
+    ]
 
 
-def _finetuning(own: Mapping[str, Any]) -> tuple[str, ...]:
-    noise = own["noise"]
-    return (
-        f"{own['rounds']} rounds of {own['steps']} steps of {own['batch_size']} pictures",
-        f"lr {own['lr']:g} to {own['lr_min']:g}, noise at block {own['block']}, "
-        f"round: {own['select']}",
-        f"noise: epsilon {noise['epsilon']:g}, limit {noise['limit']:g}, lr {noise['lr']:g}, "
-        f"at most {noise['max_steps']} steps",
-    )
-
-
-def _model(model: Mapping[str, Any]) -> str:
-    seeds = f", at most {model['max_seeds']} seeds" if model.get("max_seeds") else ""
-    return f"{model['timm']}, mean {_triple(model['mean'])}, std {_triple(model['std'])}{seeds}"
+def _model(model: ModelConfig) -> str:
+    seeds = f", at most {model.max_seeds} seeds" if model.max_seeds else ""
+    return f"{model.timm}, mean {_triple(model.mean)}, std {_triple(model.std)}{seeds}"
 
 
 def _triple(values: Iterable[float]) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
-def _arm(arm: Mapping[str, Any]) -> str:
-    seeds = len(arm["seeds"])
-    return f"{arm['kind']}, {seeds} seed{'s' if seeds > 1 else ''}"
+def _arm(arm: ArmConfig) -> str:
+    count = len(arm.seeds)
+    models = f", only {', '.join(arm.models)}" if arm.models else ""
+    return f"{arm.kind}, {count} seed{'s' if count > 1 else ''}{models}"
 
 
-def _condition(condition: Mapping[str, Any]) -> str:
-    attack = condition.get("attack") or {}
-    words = [f"set {condition['set']}", attack.get("name"), attack.get("radius")]
-    if condition.get("images"):
-        words.append(f"first {condition['images']} pictures")
-    return ", ".join(str(word) for word in words if word)
+def _condition(condition: ConditionConfig) -> str:
+    attack = condition.attack
+    words = [f"set {condition.set}"]
+    words += [str(getattr(attack, n)) for n in ("name", "norm", "radius") if hasattr(attack, n)]
+    if condition.images:
+        words.append(f"first {condition.images} pictures")
+    return ", ".join(words)
 
 
-def _pictures(name: str, config: Mapping[str, Any]) -> str:
-    data = config["data"]
-    path = data["sets"][name]["path"]
-    drawn = (data.get("menagerie") or {}).get("counts", {}).get(name)
+def _pictures(name: str, exp: Experiment) -> str:
+    path, own = exp.data.sets[name].path, exp.data.menagerie
+    drawn = own.counts.model_dump().get(name) if own else None
     return path if drawn is None else f"{path}, {drawn} pictures drawn"
+
+
+def _finetuning(own: FinetuneConfig) -> tuple[str, ...]:
+    noise = own.noise
+    return (
+        f"{own.rounds} rounds of {own.steps} steps of {own.batch_size} pictures",
+        f"lr {own.lr:g} to {own.lr_min:g}, noise at block {own.block}, round: {own.select}",
+        f"noise: epsilon {noise.epsilon:g}, limit {noise.limit:g}, lr {noise.lr:g}, "
+        f"at most {noise.max_steps} steps",
+    )

@@ -46,7 +46,7 @@ def read_grid(text: str, source: str = "markdown") -> Grid:
     """
     from markdown_it import MarkdownIt
 
-    syntax = ["heading", "list", "table", "backticks", "emphasis", "entity", "escape"]
+    syntax = ["heading", "list", "table", "emphasis", "entity", "escape"]  # what the writer writes
     tokens = MarkdownIt("zero").enable(syntax).parse(text)
     title, heading = "", ""
     parts: list[Part] = []

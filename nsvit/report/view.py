@@ -92,13 +92,13 @@ def look(results: Path, page_folder: Path, evidence: Evidence) -> View:
     """
     plan, problems = _plan(results)
     links = _Links(results, page_folder)
-    accuracies = list(plan.config.get("tables") or {})
+    accuracies = list(plan.config.tables) if plan.config else []
     chapters = tuple(
         Chapter(section.slug, section.question, tuple(_entry(item, links) for item in items))
         for section, items in contents.arrange(plan.items, accuracies)
     )
     sheets = tuple(_sheet(name, links) for name in plan.sheets)
-    name = str(plan.config.get("experiment") or results.resolve().name)
+    name = plan.config.experiment if plan.config else results.resolve().name
     found = facts.gather(name, plan, evidence)
     view = View(name, found, chapters, sheets, plan.sheet_caption, (), evidence)
     return replace(view, gaps=(*problems, *evidence.damaged, *_gaps(view)))
@@ -125,7 +125,7 @@ def _plan(results: Path) -> tuple[Plan, list[Problem]]:
     path = results / PLAN
     try:
         return contents.from_sidecar(artifacts.read_json(path), str(path)), []
-    except (NsvitError, KeyError, TypeError, AttributeError) as error:
+    except (NsvitError, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, NsvitError) else f"{path}: of another nsvit"
         text = f"{_reason(reason, path)}; what is here is shown, what else was planned is unknown"
         stems = {
