@@ -224,7 +224,7 @@ rule report:
         mem_mb=1000,
         runtime=10,
     params:
-        results=R,
+        results=lambda w, output: str(Path(output.html).parent),
         recipe=RECIPES["report"],
     shell:
         "nsvit report --results {params.results:q} --readme {output.readme:q}"
