@@ -128,16 +128,23 @@ class Experiment(Section):
         """The finetuning settings of an arm: `finetune` with the arm's overrides merged in.
 
         Raises:
-            ValueError: an override is not a key of `finetune` or has a bad value.
+            ValueError: an override is not a key of `finetune` or has a bad value, or a random arm
+                is told not to stop.
         """
         config = self.arms[arm]
         merged = _merge(self.finetune.model_dump(), config.overrides)
         if config.kind == "none":
             merged["rounds"] = 0
         try:
-            return FinetuneConfig.model_validate(merged)
+            resolved = FinetuneConfig.model_validate(merged)
         except ValidationError as error:
             raise ValueError(describe(error, f"arms.{arm}.overrides")) from None
+        if config.kind == "random" and not resolved.noise.early_stop:
+            raise ValueError(
+                f"arms.{arm}: random noise is shrunk until it is inside epsilon, and without "
+                "noise.early_stop to nothing; set it to true in this arm's overrides"
+            )
+        return resolved
 
     def conditions(self, model: str, arm: str) -> dict[str, ConditionConfig]:
         """The conditions that the runs of an arm of a model are evaluated under."""
