@@ -251,7 +251,9 @@ def finetune(exp: c.Experiment, model: str, arm: str, seed: int) -> FinetuneSpec
         unused["random"] = c.RandomNoiseConfig()
     if kind not in ("random", "nullspace"):
         unused["noise"] = c.NoiseConfig()
-    if kind not in ("madry", "trades"):
+    if kind in ("madry", "trades"):
+        unused["block"] = 0
+    else:
         unused["adversarial"] = c.AdversarialConfig()
     return FinetuneSpec(
         model=model,

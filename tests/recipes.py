@@ -20,6 +20,7 @@ LOCK = ROOT / "tests/recipes.json"
 _PICTURES = ("data/layouts.py", "data/loading.py", "data/pictures.py", "inputs.py")
 _TRAIN = ("data/augment.py", "training.py", *_PICTURES)
 _NOISE = ("models.py", "noise.py", *_PICTURES)
+_ATTACKS = tuple(f"attacks/{name}.py" for name in ("pgd", "steps", "threat", "training"))
 _TABLES = ("records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
 
 #: The files below nsvit/ that make a rule's output.
@@ -33,7 +34,15 @@ CODE: dict[str, tuple[str, ...]] = {
     "nullity": ("nullspace/table.py",),
     "learn_noise": ("influence.py", *_NOISE),
     "influence": ("influence.py", *_NOISE),
-    "finetune": ("draws.py", "finetuning.py", "rounds.py", *_TRAIN, *_NOISE),
+    "finetune": (
+        "draws.py",
+        "finetuning.py",
+        "losses.py",
+        "rounds.py",
+        *_ATTACKS,
+        *_TRAIN,
+        *_NOISE,
+    ),
     "evaluate": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
     "dynamics": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
     "table1": ("tables/main.py", "paper", *_TABLES),

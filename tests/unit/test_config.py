@@ -45,6 +45,11 @@ def test_schema_json_is_in_step():
         ("finetune.rounds", -1, "greater than or equal to 0"),
         ("finetune.lr", 0, "greater than 0"),
         ("finetune.noise.epsilon", 3, "less than or equal to 2"),
+        ("finetune.noise.early_stop", "sometimes", "boolean"),
+        ("finetune.noise.early_stop", False, "arms.random: random noise is shrunk until"),
+        ("finetune.adversarial.radius", "8/225", "k/255"),
+        ("finetune.adversarial.steps", 0, "greater than or equal to 1"),
+        ("finetune.adversarial.beta", 0, "greater than 0"),
         ("finetune.select", "test", "'last' or 'dev'"),
         ("evaluate.conditions.fgsm_1.attack.radius", "0.03", "k/255"),
         ("evaluate.conditions.fgsm_1.attack.radius", "8/225", "k/255"),
@@ -184,6 +189,17 @@ def test_overrides_change_only_their_arm(raw):
     assert exp.resolve("nullspace") == exp.finetune
 
 
+def test_only_random_noise_has_to_stop(raw):
+    raw["finetune"]["noise"]["early_stop"] = False
+    raw["arms"]["random"]["overrides"] = {"noise": {"early_stop": True}}
+    exp = config.validate(raw)
+    assert not exp.resolve("nullspace").noise.early_stop
+    assert exp.resolve("random").noise.early_stop
+    raw["arms"]["random"]["overrides"] = {}
+    raw["arms"]["random"]["kind"] = "plain"
+    config.validate(raw)  # makes no noise
+
+
 def test_a_model_can_have_fewer_seeds(raw):
     raw["models"]["other"] = {**raw["models"]["vit_s"], "max_seeds": 1}
     runs = config.validate(raw).runs()
@@ -217,8 +233,10 @@ def test_files_that_are_not_configs(tmp_path):
         config.load(bad)
 
 
-RUNS = {"finetune random 0", "finetune nullspace 0", "finetune nullspace 1"}
-EVALUATIONS = {"evaluate none", "evaluate random", "evaluate nullspace"}
+NOISY = {"finetune random 0", "finetune nullspace 0", "finetune nullspace 1"}
+ADVERSARIAL = {"finetune madry 0", "finetune trades 0"}
+RUNS = NOISY | ADVERSARIAL
+EVALUATIONS = {f"evaluate {arm}" for arm in ("none", "random", "nullspace", "madry", "trades")}
 
 
 def every_spec(exp) -> dict[str, str]:
@@ -253,7 +271,10 @@ def every_spec(exp) -> dict[str, str]:
         ("data.sets.v2.crop", 48, {"scan v2"}),
         ("arms.random.seeds", [0, 1], {"finetune random 1", "evaluate random"}),
         ("arms.random.overrides", {"random": {"shrink": 0.5}}, {"finetune random 0"}),
-        ("finetune.noise.lr", 0.5, RUNS),
+        ("finetune.lr", 2e-4, RUNS),
+        ("finetune.noise.lr", 0.5, NOISY),
+        ("finetune.block", 1, NOISY),
+        ("finetune.adversarial.beta", 2, ADVERSARIAL),
         ("evaluate.conditions.clean.images", 5, EVALUATIONS),
     ],
 )  # fmt: skip
