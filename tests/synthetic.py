@@ -32,10 +32,12 @@ MODEL_GAIN = {"vit_s": 0.0, "vit_b": 0.03, "vit_s_wrong_norm": -0.10}
 
 
 def experiment() -> config.Experiment:
-    """The default config, with few resamples and all seeds for every model."""
+    """The default config, with few resamples, and all arms and seeds for every model."""
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     for model in raw["models"].values():
         model.pop("max_seeds", None)
+    for arm in raw["arms"].values():
+        arm.pop("models", None)
     raw["statistics"] = {"confidence": 0.95, "resamples": 200, "seed": 0}
     return config.validate(raw)
 
