@@ -139,6 +139,7 @@ def test_bad_attacks_are_refused_by_name(raw, attack, says):
     ],
 )
 def test_attacks_are_told_apart_by_name(raw, attack):
+    del raw["evaluate"]["conditions"]["mi_fgsm"]
     put(raw, "evaluate.conditions.fgsm_1.attack", attack)
     put(raw, "evaluate.sources", {"cnn": SOURCE})
     exp = config.validate(raw)
@@ -151,6 +152,7 @@ def test_attacks_are_told_apart_by_name(raw, attack):
 
 
 def test_a_source_model_is_not_a_target(raw):
+    del raw["evaluate"]["conditions"]["mi_fgsm"]
     under_test = raw["models"]["vit_s"]
     for sources in ({"vit_s": SOURCE}, {"other": {**under_test, "label": "renamed"}}):
         put(raw, "evaluate.sources", sources)
@@ -160,6 +162,7 @@ def test_a_source_model_is_not_a_target(raw):
 
 def test_a_spec_with_fgsm_only_is_what_it_was(raw):
     """What the workflow compares to decide whether records are still valid."""
+    del raw["evaluate"]["conditions"]["mi_fgsm"]
     exp = config.validate(raw)
     spec = json.loads(specs.evaluate(exp, *exp.runs()[0][:2]).model_dump_json())
     assert set(spec) == {"model", "arm", "seeds", "batch_size", "conditions"}
