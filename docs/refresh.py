@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "results" / "menagerie"
 PICTURES = ROOT / "docs" / "default_run"
-SHEETS = ("train", "v2", "a", "r", "sketch", "stylized", "c")
+SHEETS = ("train", "v2", "a", "r", "sketch", "stylized", "c", "damagenet")
 FIGURES = ("nullspace_vit_s", "nullspace_vit_b", "influence", "dynamics")
 
 

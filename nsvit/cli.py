@@ -43,6 +43,14 @@ def render(args: Args) -> None:
     render_to(spec, args.root, args.classes, args.out, processes=args.processes)
 
 
+def render_transfer(args: Args) -> None:
+    """Attack pictures of the embedded benchmark's val set on a CNN of its own."""
+    from nsvit import transfer
+
+    runtime.prepare(args.threads)
+    transfer.render_to(_spec(specs.TransferSpec, args), args.root, args.out, inputs=[args.val])
+
+
 def scan(args: Args) -> None:
     """List and check the pictures of one set on disk."""
     from nsvit.data import layouts
@@ -240,6 +248,7 @@ def config_schema(args: Args) -> None:
 #: Verbs of rules: what each takes beside --spec and --out. A trailing + takes several paths.
 RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     render: ("root", "classes"),
+    render_transfer: ("root", "val"),
     scan: (),
     contact_sheet: ("index",),
     pretrain_model: ("train", "val"),
@@ -261,7 +270,10 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
 }
 
 #: Verbs that compute with torch for long enough that its threads matter.
-TORCH_VERBS = {pretrain_model, nullspace, learn_noise, influence, finetune, evaluate, dynamics}
+TORCH_VERBS = {
+    *(render_transfer, pretrain_model, nullspace, learn_noise, influence),
+    *(finetune, evaluate, dynamics),
+}
 
 
 def verb_name(function: Callable[[Args], None]) -> str:

@@ -35,6 +35,16 @@ class RenderSpec(Section):
     val_path: str | None = Field(None, description="set c: the pictures to corrupt, below root")
 
 
+class TransferSpec(Section):
+    """The embedded benchmark's counterpart of DAmageNet, made from its val set."""
+
+    count: int
+    path: str
+    list: str
+    val_path: str = Field(description="the pictures that are attacked, below root")
+    transfer: c.TransferConfig
+
+
 class ScanSpec(Section):
     """One set on disk."""
 
@@ -171,6 +181,20 @@ def render(exp: c.Experiment, name: str) -> RenderSpec:
         reference_cnn=own.reference_cnn if name == "a" else None,
         path=sets[name].path,
         val_path=sets[exp.data.val].path if name == "c" else None,
+    )
+
+
+def render_transfer(exp: c.Experiment) -> TransferSpec:
+    """The spec of `render_transfer`."""
+    own, target = exp.data.menagerie, exp.data.sets.get("damagenet")
+    if own is None or target is None or target.list is None:
+        raise NsvitError("data.menagerie or data.sets.damagenet is not in the config")
+    return TransferSpec(
+        count=own.counts.damagenet,
+        path=target.path,
+        list=target.list,
+        val_path=exp.data.sets[exp.data.val].path,
+        transfer=own.transfer,
     )
 
 

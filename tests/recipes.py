@@ -26,7 +26,11 @@ _TABLES = ("records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
 #: The files below nsvit/ that make a rule's output.
 CODE: dict[str, tuple[str, ...]] = {
     "render": ("data/menagerie", "data/corruptions.py"),
-    "scan": ("data/layouts.py", "data/pictures.py"),
+    "render_transfer": (
+        *("transfer.py", "models.py", "data/menagerie/write.py", "data/pictures.py"),
+        *("attacks/mi_fgsm.py", "attacks/steps.py", "attacks/threat.py"),
+    ),
+    "scan": ("data/layouts.py", "data/pictures.py", "data/rows.py"),
     "contact_sheet": ("data/sheets.py", "data/pictures.py"),
     "pretrain_model": ("models.py", "pretrain.py", *_TRAIN),
     "prepare_model": ("models.py",),

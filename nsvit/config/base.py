@@ -17,6 +17,7 @@ from pydantic import (
 #: not see edits inside the package; these travel in each rule's params instead.
 RECIPES: dict[str, int] = {
     "render": 1,
+    "render_transfer": 1,
     "scan": 1,
     "contact_sheet": 1,
     "pretrain_model": 1,

@@ -64,6 +64,7 @@ class Experiment(Section):
                         f"evaluate.sources.{slug}: the model under test {name!r} itself; a "
                         "transfer attack needs another one"
                     )
+        self._transfer_is_sound()
         for slug, arm in self.arms.items():
             _need(arm.models or (), self.models, f"arms.{slug}.models")
             self.resolve(slug)
@@ -77,6 +78,17 @@ class Experiment(Section):
         if self.dynamics:
             self._dynamics_are_sound(self.dynamics)
         return self
+
+    def _transfer_is_sound(self) -> None:
+        own = self.data.menagerie
+        if own is None or "damagenet" not in self.data.sets:
+            return
+        tested = [slug for slug, model in self.models.items() if model.timm == own.transfer.cnn]
+        if tested:
+            raise ValueError(
+                f"data.menagerie.transfer.cnn: the model under test {tested[0]!r} itself; set "
+                "damagenet is a transfer attack and needs another one"
+            )
 
     def _condition_is_sound(self, slug: str, condition: ConditionConfig) -> None:
         key = f"evaluate.conditions.{slug}"

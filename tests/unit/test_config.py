@@ -71,6 +71,14 @@ def test_schema_json_is_in_step():
         ("data.sets.v2.path", "/v2", "below data.root"),
         ("data.sets.v3", {"path": "v3"}, "no ['v3']"),
         ("data.menagerie.counts.c", 61, "more than there are pictures in val"),
+        ("data.menagerie.counts.damagenet", 61, "more than there are pictures in val"),
+        ("data.menagerie.transfer.radius", "0.06", "k/255"),
+        ("data.menagerie.transfer.cnn", "local-dir:nsvit/pretrained/cnn_a", "already filters"),
+        ("data.menagerie.transfer.cnn", "local-dir:nsvit/pretrained/vit_s", "under test 'vit_s'"),
+        ("data.sets.damagenet.list", None, "needs `list`"),
+        ("data.sets.damagenet.list", "../val.txt", "below data.root"),
+        ("data.sets.damagenet.list", "val.txt", "in its own folder"),
+        ("data.sets.val.list", "val.txt", "needs `list`"),
         ("data.dev_images", 400, "leaves nothing"),
         ("finetune.lr_min", 1.0, "above lr"),
         ("finetune.lr", "inf", "finite"),
@@ -136,6 +144,7 @@ def test_bad_attacks_are_refused_by_name(raw, attack, says):
     ],
 )
 def test_attacks_are_told_apart_by_name(raw, attack):
+    del raw["evaluate"]["conditions"]["mi_fgsm"]
     put(raw, "evaluate.conditions.fgsm_1.attack", attack)
     put(raw, "evaluate.sources", {"cnn": SOURCE})
     exp = config.validate(raw)
@@ -148,6 +157,7 @@ def test_attacks_are_told_apart_by_name(raw, attack):
 
 
 def test_a_source_model_is_not_a_target(raw):
+    del raw["evaluate"]["conditions"]["mi_fgsm"]
     under_test = raw["models"]["vit_s"]
     for sources in ({"vit_s": SOURCE}, {"other": {**under_test, "label": "renamed"}}):
         put(raw, "evaluate.sources", sources)
@@ -157,6 +167,7 @@ def test_a_source_model_is_not_a_target(raw):
 
 def test_a_spec_with_fgsm_only_is_what_it_was(raw):
     """What the workflow compares to decide whether records are still valid."""
+    del raw["evaluate"]["conditions"]["mi_fgsm"]
     exp = config.validate(raw)
     spec = json.loads(specs.evaluate(exp, *exp.runs()[0][:2]).model_dump_json())
     assert set(spec) == {"model", "arm", "seeds", "batch_size", "conditions"}
@@ -241,7 +252,8 @@ EVALUATIONS = {f"evaluate {arm}" for arm in ("none", "random", "nullspace", "mad
 
 def every_spec(exp) -> dict[str, str]:
     """The JSON of every job's spec but those of tables and figures."""
-    jobs = {f"render {n}": specs.render(exp, n) for n in exp.data.sets}
+    jobs = {f"render {n}": specs.render(exp, n) for n in exp.data.sets if n != "damagenet"}
+    jobs["render damagenet"] = specs.render_transfer(exp)
     jobs |= {f"scan {n}": specs.scan(exp, n) for n in exp.data.sets}
     for model in exp.models:
         jobs[f"prepare {model}"] = specs.prepare_model(exp, model)
@@ -268,6 +280,7 @@ def every_spec(exp) -> dict[str, str]:
         ("influence.draws", 2, {"learn vit_s"}),
         ("nullspace.images", 8, {"nullspace vit_s"}),
         ("data.menagerie.counts.r", 30, {"render r"}),
+        ("data.menagerie.transfer.steps", 4, {"render damagenet"}),
         ("data.sets.v2.crop", 48, {"scan v2"}),
         ("arms.random.seeds", [0, 1], {"finetune random 1", "evaluate random"}),
         ("arms.random.overrides", {"random": {"shrink": 0.5}}, {"finetune random 0"}),

@@ -32,7 +32,7 @@ def test_table1_has_every_cell_with_an_interval(finished):
         "model", "method", "column", "value", "low", "high", "n", "seeds", "paper",
     ]  # fmt: skip
     assert set(table["method"]) == {"none", "random", "nullspace", "madry", "trades"}
-    assert len(table) == 5 * 10
+    assert len(table) == 5 * 12
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
     assert (table["n"] > 0).all()
     assert (table.loc[table["method"] == "nullspace", "seeds"] == 2).all()
