@@ -150,6 +150,16 @@ class TableSpec(Section):
     statistics: c.StatisticsConfig
     dynamics: c.DynamicsConfig | None = None
 
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The conditions that count in the Average column."""
+        return tuple(slug for slug, condition in self.conditions.items() if condition.average)
+
+    @property
+    def normalised(self) -> tuple[str, ...]:
+        """The conditions whose corruption errors are divided by AlexNet's."""
+        return tuple(slug for slug, one in self.conditions.items() if one.metric == "mce")
+
 
 def split(exp: c.Experiment) -> Split:
     """The dev split of an experiment."""
