@@ -175,6 +175,13 @@ def table1(args: Args) -> None:
     tables.write_table1(args.records, _spec(specs.TableSpec, args), args.out)
 
 
+def table_paired(args: Args) -> None:
+    """Make the table of paired differences from records."""
+    from nsvit import tables
+
+    tables.write_paired(args.records, _spec(specs.TableSpec, args), args.out)
+
+
 def table_nullity(args: Args) -> None:
     """Make the table of ranks and nullities."""
     from nsvit import tables
@@ -252,6 +259,7 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     evaluate: ("models+", "indices+"),
     dynamics: ("run", "indices+"),
     table1: ("records+",),
+    table_paired: ("records+",),
     table_nullity: ("nullity", "nullspaces+"),
     table_runs: ("histories+",),
     table_influence: ("influences+",),

@@ -150,6 +150,12 @@ class TableSpec(Section):
     statistics: c.StatisticsConfig
     dynamics: c.DynamicsConfig | None = None
 
+    def arms_of(self, model: str) -> list[str]:
+        """The arms that a model is finetuned with, in the order of the configuration."""
+        return [
+            slug for slug, arm in self.arms.items() if arm.models is None or model in arm.models
+        ]
+
     @property
     def averaged(self) -> tuple[str, ...]:
         """The conditions that count in the Average column."""

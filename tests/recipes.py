@@ -39,6 +39,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "table1": ("tables/main.py", "paper", *_TABLES),
     "table_influence": ("tables/influence.py", *_TABLES),
     "table_nullity": ("tables/nullity.py", *_TABLES),
+    "table_paired": ("tables/main.py", "tables/paired.py", *_TABLES),
     "table_runs": ("tables/runs.py", *_TABLES),
     "figure_nullspace": ("figures/nullspace.py", "figures/style.py"),
     "figure_influence": ("figures/influence.py", "figures/style.py"),

@@ -31,6 +31,7 @@ RECIPES: dict[str, int] = {
     "table1": 1,
     "table_influence": 1,
     "table_nullity": 1,
+    "table_paired": 1,
     "table_runs": 1,
     "figure_nullspace": 1,
     "figure_influence": 1,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: The chance of finding an effect of size `detectable`.
 POWER = 0.8
+#: Variances below this are sums that do not cancel exactly.
+_ROUNDING = 1e-24
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,11 @@ def compare(
     that of the bootstrap replicates of the difference, averaged over seeds: both rows and all
     seeds use the same resampled pictures. The seed variance is that of the seeds' differences,
     divided by their number; it holds some picture noise too, so that the sum is a little too
-    large rather than too small. Seeds are paired by number; an arm with one seed is compared with
-    every seed of the other.
+    large rather than too small. A variance of two or three values is near zero by luck now and
+    then, which would make the smallest p-values, those that survive a correction, too small by
+    an order of magnitude (simulated). It is therefore not taken below the mean variance of such
+    differences over all arms and models of the same column (`seed_floor`). Seeds are paired by
+    number; an arm with one seed is compared with every seed of the other.
 
     Limits: with one seed on both sides the seed variance is unknown and taken as zero, so that
     the result speaks of these two runs, not of the two methods. Where one arm has a single seed
@@ -116,10 +122,13 @@ def compare(
     errors = resampled.columns["error"].to_numpy(dtype=bool)[first]
     sign = np.where(errors, -1.0, 1.0)
     values = resampled.columns["value"].to_numpy(dtype=float)
-    each_seed = (sign * (values[first] - values[second])).mean(axis=1)
+    each_seed = _signed(resampled, values, first) - _signed(resampled, values, second)
     replicates = sign * (resampled.replicates[:, first] - resampled.replicates[:, second])
     pictures = float(np.nanvar(replicates.mean(axis=(1, 2)), ddof=1))
-    result = judge(each_seed, pictures, resampled.pictures(first[0]), resampled.config.confidence)
+    single = 1 in (len(resampled.seeds(group, conditions)) for group in groups)
+    floor = seed_floor(resampled, conditions, number, single) if len(each_seed) > 1 else None
+    n = resampled.pictures(first[0])
+    result = judge(each_seed, pictures, n, resampled.config.confidence, floor=floor)
     if first.size > 1 or errors.any():
         return result
     return _with_mcnemar(result, resampled.scores(first[0, 0]), resampled.scores(second[0, 0]))
@@ -152,8 +161,61 @@ def _with_mcnemar(
     return Comparison(**{**vars(result), "p": p, "test": "mcnemar"})
 
 
+def seed_floor(
+    resampled: Resampled, conditions: Sequence[str], number: int, single: bool
+) -> tuple[float, int]:
+    """The usual variance between seeds of a column, from all models and arms that have several.
+
+    Args:
+        resampled: from `resample`.
+        conditions: the column, or those of the Average.
+        number: the round.
+        single: of the values of one arm, for comparisons with an arm of one seed; else of the
+            paired differences of two arms.
+
+    Returns:
+        The mean variance over arms or pairs of arms, and its degrees of freedom: seeds less one,
+        summed over models. Arms of a model share seeds and count once.
+    """
+    key = (tuple(conditions), number, single)
+    if key not in resampled.memo:
+        variances, degrees = [], 0
+        values = resampled.columns["value"].to_numpy(dtype=float)
+        for model in dict.fromkeys(group[0] for group in resampled.groups()):
+            runs = []
+            for group in resampled.groups():
+                seeds = resampled.seeds(group, conditions)
+                if (group[0], group[2]) == (model, number) and len(seeds) > 1:
+                    means = _signed(resampled, values, resampled.positions(group, conditions))
+                    runs.append(dict(zip(seeds, means.tolist(), strict=True)))
+            pairs = [({}, run) for run in runs] if single else list(combinations(runs, 2))
+            spreads = []
+            for one, other in pairs:
+                common = [seed for seed in other if single or seed in one]
+                if len(common) > 1:
+                    spreads.append([other[seed] - one.get(seed, 0.0) for seed in common])
+            variances += [float(np.var(spread, ddof=1)) for spread in spreads]
+            degrees += max((len(spread) - 1 for spread in spreads), default=0)
+        resampled.memo[key] = (float(np.mean(variances)) if variances else 0.0, max(degrees, 1))
+    return resampled.memo[key]
+
+
+def _signed(
+    resampled: Resampled, values: NDArray[np.float64], at: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """(S,) means over conditions of columns (S, C), errors with the other sign."""
+    errors = resampled.columns["error"].to_numpy(dtype=bool)[at]
+    means: NDArray[np.float64] = np.where(errors, -values[at], values[at]).mean(axis=1)
+    return means
+
+
 def judge(
-    each_seed: ArrayLike, picture_variance: float, n: int, confidence: float, null: float = 0.0
+    each_seed: ArrayLike,
+    picture_variance: float,
+    n: int,
+    confidence: float,
+    null: float = 0.0,
+    floor: tuple[float, int] | None = None,
 ) -> Comparison:
     """An effect from its value in each seed and the variance that pictures give to their mean.
 
@@ -166,17 +228,20 @@ def judge(
         n: distinct pictures.
         confidence: of the interval.
         null: what the effect is measured from.
+        floor: the least variance between seeds to believe in, and its degrees of freedom.
     """
     from scipy.special import stdtr, stdtrit
 
     values = np.asarray(each_seed, dtype=np.float64) - null
     seeds = len(values)
     effect = float(values.mean())
-    seed_variance = float(values.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    variance, degrees = (float(values.var(ddof=1)), seeds - 1) if seeds > 1 else (0.0, 1)
+    if floor is not None and floor[0] > variance:
+        variance, degrees = floor
+    seed_variance = variance / seeds
     total = picture_variance + seed_variance
-    se = math.sqrt(total)
-    below = picture_variance**2 / max(n - 1, 1)
-    below += seed_variance**2 / (seeds - 1) if seeds > 1 else 0.0
+    se = math.sqrt(total) if total > _ROUNDING else 0.0
+    below = picture_variance**2 / max(n - 1, 1) + seed_variance**2 / degrees
     df = total**2 / below if below > 0 else float(max(n - 1, 1))
     t = float(stdtrit(df, 0.5 + confidence / 2))
     if se == 0.0:

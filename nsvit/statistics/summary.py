@@ -41,6 +41,11 @@ class Resampled:
     config: StatisticsConfig
     matrices: Mapping[str, NDArray[np.float64]]
 
+    @cached_property
+    def memo(self) -> dict[tuple[tuple[str, ...], int, bool], tuple[float, int]]:
+        """What `seed_floor` has computed so far."""
+        return {}
+
     def groups(self) -> list[Group]:
         """Every (model, arm, round) there is, in order of first occurrence."""
         return list(dict.fromkeys(group for group, _ in self._places))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nsvit import artifacts
 from nsvit.specs import TableSpec
-from nsvit.tables import influence, main, nullity, runs
+from nsvit.tables import influence, main, nullity, paired, runs
 from nsvit.tables.sheet import write
 
 Paths = Sequence[str | Path]
@@ -21,6 +21,12 @@ def write_table1(records: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table1`: the main table from records; the three forms beside `out`."""
     frame = main.table1(records, spec)
     write(frame, main.DECIMALS, main.table1_sheet(frame, spec), *_forms(out))
+
+
+def write_paired(records: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-paired`: methods against none and plain; the three forms beside `out`."""
+    frame = paired.table_paired(records, spec)
+    write(frame, paired.DECIMALS, paired.paired_sheet(frame, spec), *_forms(out))
 
 
 def write_influence(influences: Paths, spec: TableSpec, out: str | Path) -> None:

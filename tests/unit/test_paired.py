@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from nsvit import statistics
-from nsvit.config import StatisticsConfig
+from nsvit import cli, statistics, tables
+from nsvit.config import RobustConfig, StatisticsConfig
 from nsvit.errors import NsvitError
+from nsvit.records import read_records
+from nsvit.specs import TableSpec
+from tests import synthetic
 
 CONFIG = StatisticsConfig(resamples=4000)
 
@@ -292,6 +296,25 @@ def test_what_cannot_be_compared() -> None:
         compared(frame, scores(np.ones(5), "b").replace({"picture": {"00004": "other"}}))
 
 
+def test_seeds_that_agree_by_luck_borrow_the_usual_spread() -> None:
+    """Another model says how much seeds differ: by hand, its variance of paired differences."""
+    rng = np.random.default_rng(12)
+    base = rng.random(400)
+    lucky = [scores(np.stack([base, base]) + shift, arm) for arm, shift in [("a", 0.02), ("b", 0)]]
+    spread = np.array([[0.0], [0.06], [0.01]])
+    others = [
+        scores(rng.random(400) + factor * spread, arm).assign(model="m2")
+        for arm, factor in [("a", 1.0), ("b", -0.5)]
+    ]
+    alone, found = compared(*lucky), compared(*lucky, *others)
+    assert alone is not None and found is not None
+    assert math.isnan(alone.p)
+    usual = (0.0 + (1.5 * spread).var(ddof=1)) / 2  # the mean over the two models
+    assert found.se == pytest.approx(math.sqrt(usual / 2))
+    assert found.df == pytest.approx(3)  # one from this model, two from the other
+    assert found.effect == pytest.approx(alone.effect)
+
+
 @pytest.mark.parametrize("ratio", [0.1, 1.0])
 def test_intervals_cover_the_truth(ratio: float) -> None:
     """95 % intervals hold a true effect of 0, where pictures and seeds differ (V_seed / V_pic).
@@ -348,3 +371,93 @@ def test_tails_are_one_sided_t_tests() -> None:
     assert (flat.above(0.05), flat.above(0.2)) == (0.0, 1.0)
     with pytest.raises(NsvitError, match="1 pictures"):
         statistics.compare_with([0.5], 0.5)
+
+
+# --- the table ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spec() -> TableSpec:
+    """The default config's, with a robust set."""
+    robust = {"worst": RobustConfig(label="Worst FGSM", conditions=("clean", "fgsm_8"))}
+    return synthetic.table_spec().model_copy(update={"robust": robust})
+
+
+@pytest.fixture(scope="module")
+def record_paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return synthetic.write_records(tmp_path_factory.mktemp("records"), synthetic.experiment())
+
+
+@pytest.fixture(scope="module")
+def frame(record_paths: list[Path], spec: TableSpec) -> pd.DataFrame:
+    return tables.table_paired(record_paths, spec)
+
+
+def test_the_table_has_every_pair_and_column(frame: pd.DataFrame, spec: TableSpec) -> None:
+    pairs = frame[["method", "versus"]].drop_duplicates().itertuples(index=False, name=None)
+    assert list(pairs) == [
+        ("plain", "none"),
+        *((method, versus) for method in ("random", "nullspace") for versus in ("none", "plain")),
+    ]
+    columns = [*spec.conditions, "worst", "average"]
+    assert frame["column"].tolist()[: len(columns)] == columns
+    assert len(frame) == len(spec.models) * 5 * len(columns)
+    np.testing.assert_allclose(frame["p_holm"], multipletests(frame["p"], method="holm")[1])
+    assert (frame["note"] == "").all()
+
+
+def test_its_effects_are_differences_of_table_1(
+    frame: pd.DataFrame, record_paths: list[Path], spec: TableSpec
+) -> None:
+    main = tables.table1(record_paths, spec.model_copy(update={"robust": {}}))
+    value = main.set_index(["model", "method", "column"])["value"]
+    for column in ("clean", "c", "average"):
+        row = frame[(frame["method"] == "nullspace") & (frame["versus"] == "plain")]
+        row = row[(row["model"] == "vit_b") & (row["column"] == column)].iloc[0]
+        sign = -1 if column == "c" else 1
+        expected = value["vit_b", "nullspace", column] - value["vit_b", "plain", column]
+        assert row["effect"] == pytest.approx(sign * expected, abs=0.02)
+
+
+def test_the_sheet_marks_what_holm_leaves(frame: pd.DataFrame, spec: TableSpec) -> None:
+    sheet = tables.paired_sheet(frame, spec)
+    assert [part.heading for part in sheet.parts] == [m.label for m in spec.models.values()]
+    marked = sum(cell.text.endswith("*") for p in sheet.parts for row in p.rows for cell in row)
+    assert marked == (frame["p_holm"] < 0.05).sum() > 0
+    text = tables.markdown(sheet)
+    assert f"over all {len(frame)} comparisons" in text
+    assert "NS − plain" in text and "Worst FGSM" in text
+
+
+def test_rows_that_do_not_fit_are_named_and_the_rest_is_made(
+    record_paths: list[Path], spec: TableSpec
+) -> None:
+    records = read_records(record_paths)
+    odd = (records["model"] == "vit_s") & (records["arm"] == "plain")
+    odd &= (records["condition"] == "v2") & records["sample"].astype(str).str.contains("00007")
+    gone = (records["model"] == "vit_b") & (records["condition"] == "r")
+    gapped = tables.table_paired(records[~odd & ~gone], spec).set_index(
+        ["model", "method", "versus", "column"]
+    )
+    assert "different pictures" in gapped.loc[("vit_s", "plain", "none", "v2"), "note"]
+    assert np.isnan(gapped.loc[("vit_b", "plain", "none", "r"), "effect"])
+    assert gapped.loc[("vit_s", "random", "none", "v2"), "note"] == ""
+    text = tables.markdown(tables.paired_sheet(gapped.reset_index(), spec))
+    assert "Not compared: vit\\_s, plain against vit\\_s, none: 'v2'" in text
+
+
+def test_a_config_without_plain_has_one_reference(record_paths: list[Path], spec: TableSpec):
+    arms = {slug: arm for slug, arm in spec.arms.items() if slug != "plain"}
+    paths = [path for path in record_paths if "plain" not in path.parts]
+    made = tables.table_paired(paths, spec.model_copy(update={"arms": arms}))
+    assert set(made["versus"]) == {"none"}
+
+
+def test_the_verb_writes_three_forms(record_paths: list[Path], spec: TableSpec, tmp_path: Path):
+    arguments = ["table-paired", "--spec", spec.model_dump_json(), "--records"]
+    code = cli.main([*arguments, *map(str, record_paths), "--out", str(tmp_path / "paired.csv")])
+    assert code == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["paired.csv", "paired.md", "paired.tex"]
+    read = pd.read_csv(tmp_path / "paired.csv")
+    assert read.columns.tolist()[:5] == ["model", "method", "versus", "column", "effect"]
+    assert "multicolumn" in (tmp_path / "paired.tex").read_text()

@@ -17,7 +17,7 @@ DYNAMICS_HISTORIES = [
     f"{R}/runs/{m}/{a}/seed{exp.dynamics.seed}/history.json" for m, a in MOVING
 ]
 
-TABLE_NAMES = ["table1", "nullity", "runs"] + ["influence"] * bool(INFLUENCE)
+TABLE_NAMES = ["table1", "paired", "nullity", "runs"] + ["influence"] * bool(INFLUENCE)
 FIGURE_NAMES = (
     [f"nullspace_{m}" for m in exp.models]
     + ["influence"] * bool(INFLUENCE)
@@ -49,6 +49,27 @@ rule table1:
         recipe=RECIPES["table1"],
     shell:
         "nsvit table1 --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
+        " > {log:q} 2>&1"
+
+
+rule table_paired:
+    input:
+        RECORDS,
+    output:
+        **table("paired"),
+    log:
+        f"{R}/logs/table_paired.log",
+    benchmark:
+        f"{R}/benchmarks/table_paired.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=spec(specs.table),
+        recipe=RECIPES["table_paired"],
+    shell:
+        "nsvit table-paired --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
 
 
