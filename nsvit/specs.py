@@ -156,10 +156,18 @@ class TableSpec(Section):
             slug for slug, arm in self.arms.items() if arm.models is None or model in arm.models
         ]
 
-    @property
-    def averaged(self) -> tuple[str, ...]:
-        """The conditions that count in the Average column."""
-        return tuple(slug for slug, condition in self.conditions.items() if condition.average)
+    def is_asked(self, model: str, arm: str, condition: str) -> bool:
+        """Whether the runs of an arm of a model are evaluated under a condition."""
+        own = self.conditions[condition]
+        return model in (own.models or (model,)) and arm in (own.arms or (arm,))
+
+    def averaged(self, model: str, *arms: str) -> tuple[str, ...]:
+        """The conditions of the Average: those that count and that all of these arms have."""
+        return tuple(
+            slug
+            for slug, condition in self.conditions.items()
+            if condition.average and all(self.is_asked(model, arm, slug) for arm in arms)
+        )
 
     @property
     def normalised(self) -> tuple[str, ...]:

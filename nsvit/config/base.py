@@ -29,6 +29,7 @@ RECIPES: dict[str, int] = {
     "evaluate": 1,
     "dynamics": 1,
     "table1": 1,
+    "table_claims": 1,
     "table_influence": 1,
     "table_nullity": 1,
     "table_paired": 1,
@@ -36,6 +37,7 @@ RECIPES: dict[str, int] = {
     "figure_nullspace": 1,
     "figure_influence": 1,
     "figure_dynamics": 1,
+    "figure_claims": 1,
 }
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]

@@ -13,12 +13,12 @@ from nsvit.errors import NsvitError
 from nsvit.records import read_table_scores
 from nsvit.specs import TableSpec
 from nsvit.statistics import Comparison, Resampled
-from nsvit.tables.main import AVERAGE
 from nsvit.tables.sheet import GAP, Cell, Part, Sheet, number
 
 if TYPE_CHECKING:
     import pandas as pd
 
+AVERAGE = "average"
 #: What methods are compared with: the first arm of each kind.
 REFERENCES: tuple[ArmKind, ...] = ("none", "plain")
 #: Fixed decimals of the csv; points, except p.
@@ -93,7 +93,7 @@ def _pairs(spec: TableSpec) -> list[tuple[str, str, str]]:
 def _compared(
     resampled: Resampled, spec: TableSpec, model: str, method: str, versus: str, column: str
 ) -> dict[str, Any]:
-    wanted = spec.averaged if column == AVERAGE else (column,)
+    wanted = spec.averaged(model, method, versus) if column == AVERAGE else (column,)
     try:
         found = statistics.compare(resampled, (model, method), (model, versus), wanted)
     except NsvitError as error:  # the other cells stand on their own
@@ -159,7 +159,8 @@ def _notes(frame: pd.DataFrame, spec: TableSpec) -> list[str]:
     level = f"{100 * (1.0 - spec.statistics.confidence):g} %"
     notes = [
         "Differences on the same pictures, seeds paired; positive: the method is better, also for "
-        "errors. Intervals and p-values are in the csv.",
+        "errors. Average: over the columns that count and that both have. Intervals and p-values "
+        "are in the csv.",
         f"{MARK}: significant at {level} after Holm's correction over all {tested} comparisons of "
         "this table. Unmarked is undecided, not equal.",
         "Detectable: the smallest true difference that would be found with 80 % power before "
