@@ -183,6 +183,13 @@ def table1(args: Args) -> None:
     tables.write_table1(args.records, _spec(specs.TableSpec, args), args.out)
 
 
+def table_paired(args: Args) -> None:
+    """Make the table of paired differences from records."""
+    from nsvit import tables
+
+    tables.write_paired(args.records, _spec(specs.TableSpec, args), args.out)
+
+
 def table_nullity(args: Args) -> None:
     """Make the table of ranks and nullities."""
     from nsvit import tables
@@ -203,6 +210,15 @@ def table_influence(args: Args) -> None:
     from nsvit import tables
 
     tables.write_influence(args.influences, _spec(specs.TableSpec, args), args.out)
+
+
+def table_claims(args: Args) -> None:
+    """Test the claims and make the table of verdicts."""
+    from nsvit import tables
+
+    spec = _spec(specs.TableSpec, args)
+    studies = args.influences, args.lambdas
+    tables.write_claims(args.claims, args.records, args.histories, *studies, spec, args.out)
 
 
 def figure_nullspace(args: Args) -> None:
@@ -227,6 +243,13 @@ def figure_dynamics(args: Args) -> None:
     figures.write_dynamics(args.records, args.histories, spec, args.out)
 
 
+def figure_claims(args: Args) -> None:
+    """Draw the forest plot of the claims."""
+    from nsvit import figures
+
+    figures.write_claims(args.table, _spec(specs.TableSpec, args), args.out)
+
+
 # --- for people -----------------------------------------------------------------------------
 
 
@@ -245,7 +268,8 @@ def config_schema(args: Args) -> None:
 
 # --- the parser -----------------------------------------------------------------------------
 
-#: Verbs of rules: what each takes beside --spec and --out. A trailing + takes several paths.
+#: Verbs of rules: what each takes beside --spec and --out. A trailing + takes several paths, a
+#: trailing * several or none.
 RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     render: ("root", "classes"),
     render_transfer: ("root", "val"),
@@ -261,12 +285,15 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     evaluate: ("models+", "indices+"),
     dynamics: ("run", "indices+"),
     table1: ("records+",),
+    table_paired: ("records+",),
     table_nullity: ("nullity", "nullspaces+"),
     table_runs: ("histories+",),
     table_influence: ("influences+",),
+    table_claims: ("claims", "records+", "histories+", "influences*", "lambdas*"),
     figure_nullspace: ("nullspace",),
     figure_influence: ("table",),
     figure_dynamics: ("records+", "histories+"),
+    figure_claims: ("table",),
 }
 
 #: Verbs that compute with torch for long enough that its threads matter.
@@ -302,8 +329,9 @@ def parser() -> argparse.ArgumentParser:
         if function is not contact_sheet:
             sub.add_argument("--spec", required=True, metavar="JSON", help="the rule's params.spec")
         for name in paths:
-            several = {"nargs": "+"} if name.endswith("+") else {}
-            sub.add_argument(f"--{name.rstrip('+')}", type=Path, required=True, **several)  # type: ignore[arg-type]
+            several = {"nargs": name[-1]} if name[-1] in "+*" else {}
+            needed: dict[str, Any] = {"default": []} if name.endswith("*") else {"required": True}
+            sub.add_argument(f"--{name.rstrip('+*')}", type=Path, **needed, **several)  # type: ignore[arg-type]
         sub.add_argument("--out", type=Path, required=True)
         if function in TORCH_VERBS:
             sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")

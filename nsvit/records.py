@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsvit import artifacts
 from nsvit.errors import NsvitError
-from nsvit.statistics import picture_scores
+from nsvit.statistics import add_robust, picture_scores
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nsvit.specs import TableSpec
 
 #: What every table and figure is made from.
 COLUMNS = (
@@ -58,21 +60,45 @@ def read_records(
 
 
 def read_scores(
-    records: pd.DataFrame | Sequence[str | Path], baseline: Mapping[str, float] | None = None
+    records: pd.DataFrame | Sequence[str | Path], *, normalised: Collection[str] = ()
 ) -> pd.DataFrame:
     """Scores per picture of finished runs (round -1), see `statistics.picture_scores`.
 
-    Files are reduced one after the other, so that memory does not grow with the cells of a
-    corruption set.
+    `normalised` names the conditions with metric `mce`. Files are reduced one after the other, so
+    that memory does not grow with the cells of a corruption set.
     """
     import pandas as pd
 
     if isinstance(records, pd.DataFrame):
-        return picture_scores(records[records["round"] == -1], baseline)
+        return picture_scores(records[records["round"] == -1], normalised=normalised)
     parts = []
     for path in records:
         frame = artifacts.read_parquet(path, "records", list(COLUMNS))[0]
-        parts.append(picture_scores(frame[frame["round"] == -1], baseline))
+        parts.append(picture_scores(frame[frame["round"] == -1], normalised=normalised))
     if not parts:
         raise NsvitError("no records files were given")
     return pd.concat(parts, ignore_index=True)
+
+
+def read_table_scores(
+    records: pd.DataFrame | Sequence[str | Path], spec: TableSpec
+) -> pd.DataFrame:
+    """Scores of finished runs as tables use them: mCE where the config says so, robust sets added.
+
+    Raises:
+        NsvitError: a file is missing or half-written, the records name a model, arm or condition
+            that the config does not, or the members of a robust set differ in their pictures.
+    """
+    scores = read_scores(records, normalised=spec.normalised)
+    known: dict[str, Collection[str]] = {
+        "model": spec.models,
+        "arm": spec.arms,
+        "condition": spec.conditions,
+    }
+    for key, among in known.items():
+        odd = sorted({str(value) for value in scores[key].unique()} - set(among))
+        if odd:
+            raise NsvitError(
+                f"records name {key} {', '.join(odd)}; the config has {', '.join(among)}"
+            )
+    return add_robust(scores, {slug: one.conditions for slug, one in spec.robust.items()})

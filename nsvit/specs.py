@@ -160,6 +160,30 @@ class TableSpec(Section):
     statistics: c.StatisticsConfig
     dynamics: c.DynamicsConfig | None = None
 
+    def arms_of(self, model: str) -> list[str]:
+        """The arms that a model is finetuned with, in the order of the configuration."""
+        return [
+            slug for slug, arm in self.arms.items() if arm.models is None or model in arm.models
+        ]
+
+    def is_asked(self, model: str, arm: str, condition: str) -> bool:
+        """Whether the runs of an arm of a model are evaluated under a condition."""
+        own = self.conditions[condition]
+        return model in (own.models or (model,)) and arm in (own.arms or (arm,))
+
+    def averaged(self, model: str, *arms: str) -> tuple[str, ...]:
+        """The conditions of the Average: those that count and that all of these arms have."""
+        return tuple(
+            slug
+            for slug, condition in self.conditions.items()
+            if condition.average and all(self.is_asked(model, arm, slug) for arm in arms)
+        )
+
+    @property
+    def normalised(self) -> tuple[str, ...]:
+        """The conditions whose corruption errors are divided by AlexNet's."""
+        return tuple(slug for slug, one in self.conditions.items() if one.metric == "mce")
+
 
 def split(exp: c.Experiment) -> Split:
     """The dev split of an experiment."""

@@ -50,11 +50,14 @@ CODE: dict[str, tuple[str, ...]] = {
     "evaluate": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
     "dynamics": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
     "table1": ("tables/main.py", "paper", *_TABLES),
+    "table_claims": ("claims", "paper", "tables/claims.py", "tables/paired.py", *_TABLES),
     "table_influence": ("tables/influence.py", *_TABLES),
     "table_nullity": ("tables/nullity.py", *_TABLES),
+    "table_paired": ("tables/main.py", "tables/paired.py", *_TABLES),
     "table_runs": ("tables/runs.py", *_TABLES),
     "figure_nullspace": ("figures/nullspace.py", "figures/style.py"),
     "figure_influence": ("figures/influence.py", "figures/style.py"),
+    "figure_claims": ("claims/verdicts.py", "figures/forest.py", "figures/style.py"),
     "figure_dynamics": ("figures/dynamics.py", "figures/style.py", "statistics", "paper"),
 }
 

@@ -30,12 +30,15 @@ RECIPES: dict[str, int] = {
     "evaluate": 1,
     "dynamics": 1,
     "table1": 1,
+    "table_claims": 1,
     "table_influence": 1,
     "table_nullity": 1,
+    "table_paired": 1,
     "table_runs": 1,
     "figure_nullspace": 1,
     "figure_influence": 1,
     "figure_dynamics": 1,
+    "figure_claims": 1,
 }
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]

@@ -80,6 +80,11 @@ def _rows() -> dict[tuple[str | None, str | None], dict[str, float]]:
     return found
 
 
+def methods() -> list[str]:
+    """The methods that the paper's tables have a row for."""
+    return sorted({str(method) for _, method in _rows()})
+
+
 def average(model: str | None, method: str | None, columns: Sequence[str | None]) -> float | None:
     """The paper's average over the given columns (C as 100 - mCE), in per cent.
 

@@ -25,15 +25,14 @@ DECIMALS = {"value": 2, "low": 2, "high": 2, "paper": 2}
 def table1(
     records: pd.DataFrame | Sequence[str | Path],
     spec: TableSpec,
-    baseline: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """The main table, long, in per cent (the paper's Table 1).
 
     Args:
         records: records of finished runs, or the parquet files they are in.
-        spec: models, arms and conditions, in table order, and how to make intervals.
-        baseline: errors per corruption type to divide by. Differs from the paper where it is
-            not given: C is then the unnormalised mean corruption error, not mCE.
+        spec: models, arms and conditions, in table order, and how to make intervals. Differs
+            from the paper where a corruption condition has the metric corruption_error: C is
+            then the unnormalised mean corruption error, not mCE.
 
     Returns:
         Columns model, method, column (slugs; column "average" last), value, low, high, n
@@ -45,7 +44,7 @@ def table1(
     """
     import pandas as pd
 
-    scores = read_scores(records, baseline)
+    scores = read_scores(records, normalised=spec.normalised)
     _check_known(scores, spec)
     resampled = statistics.resample(scores, spec.statistics)
     averaged = average_columns(spec)

@@ -128,6 +128,7 @@ _TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "–": "--",
+    "−": "$-$",
     "×": r"$\times$",
     "↓": r"$\downarrow$",
     "†": r"\dag{}",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nsvit import artifacts
+from nsvit import artifacts, claims
 from nsvit.specs import TableSpec
-from nsvit.tables import influence, main, nullity, runs
+from nsvit.tables import claims as claims_table
+from nsvit.tables import influence, main, nullity, paired, runs
 from nsvit.tables.sheet import write
 
 Paths = Sequence[str | Path]
@@ -21,6 +22,32 @@ def write_table1(records: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table1`: the main table from records; the three forms beside `out`."""
     frame = main.table1(records, spec)
     write(frame, main.DECIMALS, main.table1_sheet(frame, spec), *_forms(out))
+
+
+def write_paired(records: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-paired`: methods against none and plain; the three forms beside `out`."""
+    frame = paired.table_paired(records, spec)
+    write(frame, paired.DECIMALS, paired.paired_sheet(frame, spec), *_forms(out))
+
+
+def write_claims(
+    file: str | Path,
+    records: Paths,
+    histories: Paths,
+    influences: Paths,
+    lambdas: Paths,
+    spec: TableSpec,
+    out: str | Path,
+) -> None:
+    """The verb `table-claims`: a verdict for every claim of a file; the three forms beside `out`.
+
+    What is missing or damaged is named in the log and in the table; the rest is tested.
+    """
+    listed = claims.read_claims(file)
+    evidence = claims.gather(spec, records, histories, influences, lambdas)
+    frame = claims.judge_claims(listed, evidence)
+    sheet = claims_table.claims_sheet(frame, spec)
+    write(frame, claims_table.DECIMALS, sheet, *_forms(out))
 
 
 def write_influence(influences: Paths, spec: TableSpec, out: str | Path) -> None:

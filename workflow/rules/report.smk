@@ -17,11 +17,15 @@ DYNAMICS_HISTORIES = [
     f"{R}/runs/{m}/{a}/seed{exp.dynamics.seed}/history.json" for m, a in MOVING
 ]
 
-TABLE_NAMES = ["table1", "nullity", "runs"] + ["influence"] * bool(INFLUENCE)
+# The files of the lambda study, where the configuration has one.
+LAMBDA = []
+
+TABLE_NAMES = ["claims", "table1", "paired", "nullity", "runs"] + ["influence"] * bool(INFLUENCE)
 FIGURE_NAMES = (
     [f"nullspace_{m}" for m in exp.models]
     + ["influence"] * bool(INFLUENCE)
     + ["dynamics"] * bool(MOVING)
+    + ["claims"]
 )
 TABLES = [
     f"{R}/tables/{name}.{ext}" for name in TABLE_NAMES for ext in ("csv", "md", "tex")
@@ -49,6 +53,27 @@ rule table1:
         recipe=RECIPES["table1"],
     shell:
         "nsvit table1 --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
+        " > {log:q} 2>&1"
+
+
+rule table_paired:
+    input:
+        RECORDS,
+    output:
+        **table("paired"),
+    log:
+        f"{R}/logs/table_paired.log",
+    benchmark:
+        f"{R}/benchmarks/table_paired.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=spec(specs.table),
+        recipe=RECIPES["table_paired"],
+    shell:
+        "nsvit table-paired --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
 
 
@@ -116,6 +141,33 @@ rule table_influence:
         " > {log:q} 2>&1"
 
 
+rule table_claims:
+    input:
+        claims="nsvit/paper/claims.yaml",
+        records=RECORDS,
+        histories=HISTORIES,
+        influences=INFLUENCES,
+        lambdas=LAMBDA,
+    output:
+        **table("claims"),
+    log:
+        f"{R}/logs/table_claims.log",
+    benchmark:
+        f"{R}/benchmarks/table_claims.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=spec(specs.table),
+        recipe=RECIPES["table_claims"],
+    shell:
+        "nsvit table-claims --spec {params.spec:q} --claims {input.claims:q}"
+        " --records {input.records:q} --histories {input.histories:q}"
+        " --influences {input.influences:q} --lambdas {input.lambdas:q}"
+        " --out {output.csv:q} > {log:q} 2>&1"
+
+
 rule figure_nullspace:
     input:
         f"{R}/nullspace/{{model}}/nullspace.safetensors",
@@ -178,3 +230,24 @@ rule figure_dynamics:
     shell:
         "nsvit figure-dynamics --spec {params.spec:q} --records {input.records:q}"
         " --histories {input.histories:q} --out {output.svg:q} > {log:q} 2>&1"
+
+
+rule figure_claims:
+    input:
+        f"{R}/tables/claims.csv",
+    output:
+        **figure("claims", "figure_claims"),
+    log:
+        f"{R}/logs/figure_claims.log",
+    benchmark:
+        f"{R}/benchmarks/figure_claims.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        spec=spec(specs.table),
+        recipe=RECIPES["figure_claims"],
+    shell:
+        "nsvit figure-claims --spec {params.spec:q} --table {input:q} --out {output.svg:q}"
+        " > {log:q} 2>&1"
