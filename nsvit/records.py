@@ -76,3 +76,19 @@ def read_scores(
     if not parts:
         raise NsvitError("no records files were given")
     return pd.concat(parts, ignore_index=True)
+
+
+def read_doubts(paths: Sequence[str | Path]) -> list[str]:
+    """What the evaluator doubts about its own records, as stored beside them, each once.
+
+    Args:
+        paths: files of records.
+
+    Raises:
+        NsvitError: a file is missing, half-written or of another kind.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        _, sidecar = artifacts.read_parquet(path, "records", ["model"])
+        found.update(dict.fromkeys(sidecar.get("doubts", [])))
+    return list(found)

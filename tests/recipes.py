@@ -20,6 +20,7 @@ LOCK = ROOT / "tests/recipes.json"
 _PICTURES = ("data/layouts.py", "data/loading.py", "data/pictures.py", "inputs.py")
 _TRAIN = ("data/augment.py", "training.py", *_PICTURES)
 _NOISE = ("models.py", "noise.py", *_PICTURES)
+_ACCURACY = ("tables/accuracy.py", "tables/accuracy_notes.py", "tables/accuracy_sheet.py")
 _TABLES = ("records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
 
 #: The files below nsvit/ that make a rule's output.
@@ -36,10 +37,10 @@ CODE: dict[str, tuple[str, ...]] = {
     "finetune": ("draws.py", "finetuning.py", "rounds.py", *_TRAIN, *_NOISE),
     "evaluate": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
     "dynamics": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
-    "table1": ("tables/main.py", "paper", *_TABLES),
+    "table": (*_ACCURACY, "paper", *_TABLES),
     "table_influence": ("tables/influence.py", *_TABLES),
     "table_nullity": ("tables/nullity.py", *_TABLES),
-    "table_runs": ("tables/runs.py", *_TABLES),
+    "table_cost": ("tables/cost.py", *_TABLES),
     "figure_nullspace": ("figures/nullspace.py", "figures/style.py"),
     "figure_influence": ("figures/influence.py", "figures/style.py"),
     "figure_dynamics": ("figures/dynamics.py", "figures/style.py", "statistics", "paper"),

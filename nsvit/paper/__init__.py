@@ -57,8 +57,8 @@ def table(name: str) -> pd.DataFrame:
 def row(model: str | None, method: str | None) -> dict[str, float]:
     """The numbers the paper prints for a model and a method: column -> per cent.
 
-    Looked up in Table 1, then in Table 3. Empty if the paper has no such row; columns it leaves
-    empty are absent. `average` is there only where it is printed.
+    Looked up in Table 1, then in Tables 2 and 3, then in the rebuttal's. Empty if the paper has
+    no such row; columns it leaves empty are absent. `average` is there only where it is printed.
     """
     return dict(_rows().get((model, method), {}))
 
@@ -66,7 +66,7 @@ def row(model: str | None, method: str | None) -> dict[str, float]:
 @functools.cache
 def _rows() -> dict[tuple[str | None, str | None], dict[str, float]]:
     found: dict[tuple[str | None, str | None], dict[str, float]] = {}
-    for name in ("table3_epsilon", "table1"):  # the later one wins
+    for name in ("table4_rebuttal", "table3_epsilon", "table2", "table1"):  # the later one wins
         for row in _read(name).to_dict("records"):
             model, method = str(row.pop("model")), str(row.pop("method"))
             found[model, method] = {

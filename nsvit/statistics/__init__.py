@@ -12,7 +12,12 @@ from nsvit.statistics.corruption import (
     mean_corruption_error,
     picture_scores,
 )
-from nsvit.statistics.proportions import accuracy, robust_accuracy, wilson_interval
+from nsvit.statistics.proportions import (
+    accuracy,
+    add_robust,
+    robust_accuracy,
+    wilson_interval,
+)
 from nsvit.statistics.summary import Resampled, resample, summarise
 
 __all__ = [
@@ -20,6 +25,7 @@ __all__ = [
     "Estimate",
     "Resampled",
     "accuracy",
+    "add_robust",
     "bootstrap_interval",
     "bootstrap_means",
     "corruption_errors",
