@@ -12,12 +12,8 @@ from nsvit.statistics.corruption import (
     mean_corruption_error,
     picture_scores,
 )
-from nsvit.statistics.proportions import (
-    accuracy,
-    add_robust,
-    robust_accuracy,
-    wilson_interval,
-)
+from nsvit.statistics.proportions import accuracy, robust_accuracy, wilson_interval
+from nsvit.statistics.robust import add_robust
 from nsvit.statistics.summary import Resampled, resample, summarise
 
 __all__ = [

@@ -47,6 +47,11 @@ def render_needs(w):
     return [f"{R}/rendered/val.json"] if w.set == "c" else []
 
 
+def records_of(pairs):
+    """The records of these (model, arm), of every seed."""
+    return [f"{R}/records/{model}/{arm}.parquet" for model, arm in pairs]
+
+
 def table(name, caption=None):
     """The three forms of a table; a verb is given the first and writes all."""
     readable = report(

@@ -2,6 +2,7 @@
 
 RUNS = exp.runs()
 HISTORIES = [f"{R}/runs/{m}/{a}/seed{s}/history.json" for m, a, s in RUNS]
+RECORDS = records_of(dict.fromkeys((m, a) for m, a, _ in RUNS))
 INFLUENCES = [f"{R}/influence/{m}.parquet" for m in INFLUENCE]
 NULLSPACES = [f"{R}/nullspace/{m}/nullspace.json" for m in exp.models]
 MOVING = (
@@ -26,11 +27,6 @@ TABLES = [
 FIGURES = [
     f"{R}/figures/{name}.{ext}" for name in FIGURE_NAMES for ext in ("svg", "png")
 ]
-
-
-def records_of(pairs):
-    """The records of these (model, arm), every seed."""
-    return [f"{R}/records/{model}/{arm}.parquet" for model, arm in pairs]
 
 
 # Every table of accuracies: Table 1 and those of `tables` in the configuration.
