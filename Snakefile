@@ -48,7 +48,7 @@ rule all:
 
 onsuccess:
     table = Path(R, "tables", "table1.md")
-    if table.exists():
+    if "table1" in exp.tables and table.exists():
         logger.info(
             f"\n{table.read_text()}\nEverything is in {R}/ (tables/, figures/)."
         )

@@ -176,11 +176,11 @@ def dynamics(args: Args) -> None:
 # --- tables and figures ---------------------------------------------------------------------
 
 
-def table1(args: Args) -> None:
-    """Make the main table from records."""
+def table(args: Args) -> None:
+    """Make one table of accuracies from records."""
     from nsvit import tables
 
-    tables.write_table1(args.records, _spec(specs.TableSpec, args), args.out)
+    tables.write_accuracy(args.records, _spec(specs.AccuracySpec, args), args.out)
 
 
 def table_paired(args: Args) -> None:
@@ -198,11 +198,11 @@ def table_nullity(args: Args) -> None:
     tables.write_nullity(args.nullity, args.nullspaces, spec, args.out)
 
 
-def table_runs(args: Args) -> None:
-    """Make the table of finetuning runs."""
+def table_cost(args: Args) -> None:
+    """Make the table of finetuning runs and what they cost."""
     from nsvit import tables
 
-    tables.write_runs(args.histories, _spec(specs.TableSpec, args), args.out)
+    tables.write_cost(args.histories, _spec(specs.TableSpec, args), args.out)
 
 
 def table_influence(args: Args) -> None:
@@ -284,10 +284,10 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     finetune: ("model", "index"),
     evaluate: ("models+", "indices+"),
     dynamics: ("run", "indices+"),
-    table1: ("records+",),
+    table: ("records+",),
     table_paired: ("records+",),
     table_nullity: ("nullity", "nullspaces+"),
-    table_runs: ("histories+",),
+    table_cost: ("histories+",),
     table_influence: ("influences+",),
     table_claims: ("claims", "records+", "histories+", "influences*", "lambdas*"),
     figure_nullspace: ("nullspace",),

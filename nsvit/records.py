@@ -102,3 +102,19 @@ def read_table_scores(
                 f"records name {key} {', '.join(odd)}; the config has {', '.join(among)}"
             )
     return add_robust(scores, {slug: one.conditions for slug, one in spec.robust.items()})
+
+
+def read_doubts(paths: Sequence[str | Path]) -> list[str]:
+    """What the evaluator doubts about its own records, as stored beside them, each once.
+
+    Args:
+        paths: files of records.
+
+    Raises:
+        NsvitError: a file is missing, half-written or of another kind.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        _, sidecar = artifacts.read_parquet(path, "records", ["model"])
+        found.update(dict.fromkeys(sidecar.get("doubts", [])))
+    return list(found)

@@ -185,6 +185,30 @@ class TableSpec(Section):
         return tuple(slug for slug, one in self.conditions.items() if one.metric == "mce")
 
 
+class AccuracySpec(Section):
+    """One table of accuracies: its rows and columns, in table order."""
+
+    title: str
+    models: dict[Slug, c.ModelConfig]
+    arms: dict[Slug, c.ArmConfig]
+    columns: tuple[Slug, ...] = Field(description="conditions and robust sets")
+    conditions: dict[Slug, c.ConditionConfig] = Field(
+        description="those among the columns, and the members of robust sets"
+    )
+    robust: dict[Slug, c.RobustConfig]
+    against: tuple[Slug, ...] = ()
+    statistics: c.StatisticsConfig
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Every (model, arm) of the table."""
+        return [
+            (model, slug)
+            for model in self.models
+            for slug, arm in self.arms.items()
+            if arm.models is None or model in arm.models
+        ]
+
+
 def split(exp: c.Experiment) -> Split:
     """The dev split of an experiment."""
     return Split(dev_images=exp.data.dev_images, seed=exp.data.split_seed)
@@ -359,8 +383,33 @@ def dynamics(exp: c.Experiment, model: str, arm: str) -> DynamicsSpec:
     )
 
 
+def accuracy(exp: c.Experiment, table: str) -> AccuracySpec:
+    """The spec of `table`: without the settings that its records already hold."""
+    own, evaluate = exp.tables[table], exp.evaluate
+    columns = own.conditions or (*evaluate.conditions, *evaluate.robust)
+    robust = {slug: evaluate.robust[slug] for slug in columns if slug in evaluate.robust}
+    members = {name for one in robust.values() for name in one.conditions}
+    return AccuracySpec(
+        title=own.title,
+        models={slug: exp.models[slug] for slug in own.models or exp.models},
+        arms={
+            slug: exp.arms[slug].model_copy(update={"overrides": {}})
+            for slug in own.arms or exp.arms
+        },
+        columns=columns,
+        conditions={
+            slug: condition.model_copy(update={"job": "main"})
+            for slug, condition in evaluate.conditions.items()
+            if slug in columns or slug in members
+        },
+        robust=robust,
+        against=own.against,
+        statistics=exp.statistics,
+    )
+
+
 def table(exp: c.Experiment) -> TableSpec:
-    """The spec of every table and figure made from records."""
+    """The spec of every other table and figure made from records."""
     return TableSpec(
         models=exp.models,
         arms=exp.arms,

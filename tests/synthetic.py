@@ -49,6 +49,13 @@ def table_spec() -> specs.TableSpec:
     return specs.table(experiment())
 
 
+def accuracy_spec(
+    table: str = "table1", exp: config.Experiment | None = None
+) -> specs.AccuracySpec:
+    """The spec of one table of accuracies of the default config."""
+    return specs.accuracy(exp or experiment(), table)
+
+
 def run_records(
     model: str,
     arm: str,
@@ -167,7 +174,8 @@ def history(model: str, arm: str, seed: int, rounds: int = 8, steps: int = 20) -
         }
         for r in range(trained + 1)
     ]
-    spec = {"model": model, "arm": arm, "seed": seed}
+    settings = config.FinetuneConfig(rounds=trained, steps=steps).model_dump(mode="json")
+    spec = {"model": model, "arm": arm, "seed": seed, "kind": arm, "finetune": settings}
     content = artifacts.provenance("history", spec, seed=seed)
     return {**content, "rounds": rows, "selected": trained}
 

@@ -17,6 +17,7 @@ from nsvit.config.attacks import MiFgsmConfig
 from nsvit.config.base import Section, Slug
 from nsvit.config.data import DataConfig
 from nsvit.config.evaluation import (
+    OWN_TABLES,
     ConditionConfig,
     DynamicsConfig,
     EvaluateConfig,
@@ -68,11 +69,8 @@ class Experiment(Section):
         for slug, arm in self.arms.items():
             _need(arm.models or (), self.models, f"arms.{slug}.models")
             self.resolve(slug)
-        columns = {**self.evaluate.conditions, **self.evaluate.robust}
         for slug, table in self.tables.items():
-            _need(table.models or (), self.models, f"tables.{slug}.models")
-            _need(table.arms or (), self.arms, f"tables.{slug}.arms")
-            _need(table.conditions or (), columns, f"tables.{slug}.conditions")
+            self._table_is_sound(slug, table)
         if self.influence:
             _need(self.influence.models, self.models, "influence.models")
         if self.dynamics:
@@ -119,6 +117,18 @@ class Experiment(Section):
             raise ValueError(f"{key}: corruption errors have no robust accuracy")
         if len({(one.set, one.images) for one in members}) > 1:
             raise ValueError(f"{key}: its conditions need the same `set` and `images`")
+
+    def _table_is_sound(self, slug: str, table: TableConfig) -> None:
+        key = f"tables.{slug}"
+        if slug in OWN_TABLES:
+            raise ValueError(f"{key}: a rule of its own makes the table of that name; rename it")
+        columns = {**self.evaluate.conditions, **self.evaluate.robust}
+        _need(table.models or (), self.models, f"{key}.models")
+        _need(table.arms or (), self.arms, f"{key}.arms")
+        _need(table.conditions or (), columns, f"{key}.conditions")
+        _need(table.against, {a: 0 for a in table.arms or self.arms}, f"{key}.against")
+        if not self.table_runs(slug):
+            raise ValueError(f"{key}: none of its arms has runs with any of its models")
 
     def _dynamics_are_sound(self, own: DynamicsConfig) -> None:
         _need(own.models, self.models, "dynamics.models")
@@ -170,6 +180,16 @@ class Experiment(Section):
     def seeds(self, model: str, arm: str) -> tuple[int, ...]:
         """The seeds that an arm has with a model."""
         return self.arms[arm].seeds[: self.models[model].max_seeds]
+
+    def table_runs(self, table: str) -> list[tuple[str, str]]:
+        """The (model, arm) that a table shows, in its order."""
+        own = self.tables[table]
+        return [
+            (model, slug)
+            for model in own.models or self.models
+            for slug in own.arms or self.arms
+            if model in (self.arms[slug].models or (model,))
+        ]
 
     def runs(self) -> list[tuple[str, str, int]]:
         """Every (model, arm, seed) of the experiment, in table order."""

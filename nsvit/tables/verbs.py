@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsvit import artifacts, claims
-from nsvit.specs import TableSpec
+from nsvit.records import read_doubts
+from nsvit.specs import AccuracySpec, TableSpec
+from nsvit.statistics.checks import Doubt
+from nsvit.tables import accuracy, cost, influence, nullity, paired
 from nsvit.tables import claims as claims_table
-from nsvit.tables import influence, main, nullity, paired, runs
+from nsvit.tables.accuracy_sheet import accuracy_sheet
 from nsvit.tables.sheet import write
 
 Paths = Sequence[str | Path]
@@ -18,10 +21,11 @@ def _forms(out: str | Path) -> list[Path]:
     return [Path(out).with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
 
 
-def write_table1(records: Paths, spec: TableSpec, out: str | Path) -> None:
-    """The verb `table1`: the main table from records; the three forms beside `out`."""
-    frame = main.table1(records, spec)
-    write(frame, main.DECIMALS, main.table1_sheet(frame, spec), *_forms(out))
+def write_accuracy(records: Paths, spec: AccuracySpec, out: str | Path) -> None:
+    """The verb `table`: accuracies from records, doubts marked; the three forms beside `out`."""
+    doubts = [Doubt.parse(stored) for stored in read_doubts(records)]
+    frame = accuracy.accuracy_table(records, spec, doubts)
+    write(frame, accuracy.DECIMALS, accuracy_sheet(frame, spec, doubts), *_forms(out))
 
 
 def write_paired(records: Paths, spec: TableSpec, out: str | Path) -> None:
@@ -68,7 +72,7 @@ def write_nullity(
     write(frame, nullity.DECIMALS, nullity.nullity_sheet(frame, spec), *_forms(out))
 
 
-def write_runs(histories: Paths, spec: TableSpec, out: str | Path) -> None:
-    """The verb `table-runs`: one row per run; the three forms beside `out`."""
-    frame = runs.table_runs(histories, spec)
-    write(frame, runs.DECIMALS, runs.runs_sheet(frame, spec), *_forms(out))
+def write_cost(histories: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-cost`: one row per run; the three forms beside `out`."""
+    frame = cost.table_cost(histories, spec)
+    write(frame, cost.DECIMALS, cost.cost_sheet(frame, spec), *_forms(out))

@@ -86,6 +86,14 @@ def test_schema_json_is_in_step():
         ("evaluate.conditions.fgsm_1.attack.radius", "008/255", "k/255"),
         ("dynamics.seed", 9, "no run vit_s/nullspace with seed 9"),
         ("influence.models", ["vit_l"], "['vit_l'] not among"),
+        ("tables", {"cost": {"title": "x"}}, "tables.cost: a rule of its own"),
+        ("tables", {"t": {"title": "x", "conditions": ["pdg"]}}, "tables.t.conditions: ['pdg']"),
+        ("tables", {"t": {"title": "x", "arms": ["nul"]}}, "tables.t.arms: ['nul'] not among"),
+        (
+            "tables",
+            {"t": {"title": "x", "arms": ["none"], "against": ["random"]}},
+            "tables.t.against: ['random'] not among ['none']",
+        ),
     ],
 )
 def test_bad_values_are_refused_by_name(raw, key, value, says):
@@ -296,6 +304,33 @@ def test_a_changed_key_changes_only_the_specs_that_depend_on_it(raw, key, value,
     put(raw, key, value)
     after = every_spec(config.validate(raw))
     assert {name for name in after if after[name] != before.get(name)} == changed
+
+
+def test_a_table_without_a_run_is_refused(raw):
+    raw["models"]["vit_b"] = {**raw["models"]["vit_s"], "label": "ViT-B"}
+    raw["arms"]["none"]["models"] = ["vit_b"]
+    raw["tables"] = {"t": {"title": "x", "models": ["vit_s"], "arms": ["none"]}}
+    with pytest.raises(NsvitError, match=r"tables\.t: none of its arms has runs"):
+        config.validate(raw)
+
+
+def test_the_spec_of_a_table_holds_only_its_own(raw):
+    raw["tables"] = {
+        "one": {"title": "One", "arms": ["none"], "conditions": ["clean"]},
+        "two": {"title": "Two", "arms": ["nullspace", "none"], "against": ["none"]},
+    }
+    exp = config.validate(raw)
+    before = {name: specs.accuracy(exp, name) for name in exp.tables}
+    assert list(before["one"].conditions) == ["clean"] and list(before["one"].arms) == ["none"]
+    assert before["two"].runs() == [("vit_s", "nullspace"), ("vit_s", "none")]
+    assert exp.table_runs("two") == before["two"].runs()
+    text = before["two"].model_dump_json()
+    assert specs.AccuracySpec.model_validate_json(text) == before["two"]
+    put(raw, "evaluate.conditions.r.label", "Renditions")
+    put(raw, "evaluate.conditions.clean.job", "own")
+    after = config.validate(raw)
+    changed = [name for name in before if specs.accuracy(after, name) != before[name]]
+    assert changed == ["two"]
 
 
 def test_specs_survive_json(raw):

@@ -7,6 +7,7 @@ wildcard_constraints:
     set="[a-z][a-z0-9_]*",
     name="[a-z][a-z0-9_]*",
     seed="[0-9]+",
+    table="|".join(exp.tables),
 
 
 def spec(build, *wildcards):
@@ -46,10 +47,17 @@ def render_needs(w):
     return [f"{R}/rendered/val.json"] if w.set == "c" else []
 
 
-def table(name):
+def records_of(pairs):
+    """The records of these (model, arm), of every seed."""
+    return [f"{R}/records/{model}/{arm}.parquet" for model, arm in pairs]
+
+
+def table(name, caption=None):
     """The three forms of a table; a verb is given the first and writes all."""
     readable = report(
-        f"{R}/tables/{name}.md", category="Tables", caption=f"../report/{name}.rst"
+        f"{R}/tables/{name}.md",
+        category="Tables",
+        caption=f"../report/{caption or name}.rst",
     )
     return {
         "csv": f"{R}/tables/{name}.csv",

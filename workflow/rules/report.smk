@@ -2,9 +2,7 @@
 
 RUNS = exp.runs()
 HISTORIES = [f"{R}/runs/{m}/{a}/seed{s}/history.json" for m, a, s in RUNS]
-RECORDS = [
-    f"{R}/records/{m}/{a}.parquet" for m, a in dict.fromkeys((m, a) for m, a, _ in RUNS)
-]
+RECORDS = records_of(dict.fromkeys((m, a) for m, a, _ in RUNS))
 INFLUENCES = [f"{R}/influence/{m}.parquet" for m in INFLUENCE]
 NULLSPACES = [f"{R}/nullspace/{m}/nullspace.json" for m in exp.models]
 MOVING = (
@@ -20,7 +18,9 @@ DYNAMICS_HISTORIES = [
 # The files of the lambda study, where the configuration has one.
 LAMBDA = []
 
-TABLE_NAMES = ["claims", "table1", "paired", "nullity", "runs"] + ["influence"] * bool(INFLUENCE)
+TABLE_NAMES = ["claims", *exp.tables, "paired", "nullity", "cost"] + [
+    "influence"
+] * bool(INFLUENCE)
 FIGURE_NAMES = (
     [f"nullspace_{m}" for m in exp.models]
     + ["influence"] * bool(INFLUENCE)
@@ -35,24 +35,25 @@ FIGURES = [
 ]
 
 
-rule table1:
+# Every table of accuracies: Table 1 and those of `tables` in the configuration.
+rule table:
     input:
-        RECORDS,
+        lambda w: records_of(exp.table_runs(w.table)),
     output:
-        **table("table1"),
+        **table("{table}", caption="table"),
     log:
-        f"{R}/logs/table1.log",
+        f"{R}/logs/table/{{table}}.log",
     benchmark:
-        f"{R}/benchmarks/table1.tsv"
+        f"{R}/benchmarks/table/{{table}}.tsv"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
     params:
-        spec=spec(specs.table),
-        recipe=RECIPES["table1"],
+        spec=spec(specs.accuracy, "table"),
+        recipe=RECIPES["table"],
     shell:
-        "nsvit table1 --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
+        "nsvit table --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
 
 
@@ -99,24 +100,24 @@ rule table_nullity:
         " --nullspaces {input.nullspaces:q} --out {output.csv:q} > {log:q} 2>&1"
 
 
-rule table_runs:
+rule table_cost:
     input:
         HISTORIES,
     output:
-        **table("runs"),
+        **table("cost"),
     log:
-        f"{R}/logs/table_runs.log",
+        f"{R}/logs/table_cost.log",
     benchmark:
-        f"{R}/benchmarks/table_runs.tsv"
+        f"{R}/benchmarks/table_cost.tsv"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
         spec=spec(specs.table),
-        recipe=RECIPES["table_runs"],
+        recipe=RECIPES["table_cost"],
     shell:
-        "nsvit table-runs --spec {params.spec:q} --histories {input:q} --out {output.csv:q}"
+        "nsvit table-cost --spec {params.spec:q} --histories {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
 
 
