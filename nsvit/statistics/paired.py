@@ -79,7 +79,8 @@ def compare(
 
     Positive means that `row` is better: errors count with the other sign. The picture variance is
     that of the bootstrap replicates of the difference, averaged over seeds: both rows and all
-    seeds use the same resampled pictures. The seed variance is that of the seeds' differences,
+    seeds use the same resampled pictures; of columns of right and wrong it is taken as if at least
+    one picture differed. The seed variance is that of the seeds' differences,
     divided by their number; it holds some picture noise too, so that the sum is a little too
     large rather than too small. A variance of two or three values is near zero by luck now and
     then, which would make the smallest p-values, those that survive a correction, too small by
@@ -125,6 +126,7 @@ def compare(
     each_seed = _signed(resampled, values, first) - _signed(resampled, values, second)
     replicates = sign * (resampled.replicates[:, first] - resampled.replicates[:, second])
     pictures = float(np.nanvar(replicates.mean(axis=(1, 2)), ddof=1))
+    pictures = max(pictures, _one_picture(resampled, first[0], errors[0]))
     single = 1 in (len(resampled.seeds(group, conditions)) for group in groups)
     floor = seed_floor(resampled, conditions, number, single) if len(each_seed) > 1 else None
     n = resampled.pictures(first[0])
@@ -132,6 +134,18 @@ def compare(
     if first.size > 1 or errors.any():
         return result
     return _with_mcnemar(result, resampled.scores(first[0, 0]), resampled.scores(second[0, 0]))
+
+
+def _one_picture(
+    resampled: Resampled, columns: NDArray[np.intp], errors: NDArray[np.bool_]
+) -> float:
+    """The variance that the mean of some columns has if on each one picture of n + 2 differs.
+
+    Two rows that agree on every picture still may differ on others; without this they would be
+    known to be equal however few pictures there are (Agresti and Min 2005 add such halves).
+    """
+    sizes = resampled.columns["n"].to_numpy(dtype=float)[columns]
+    return float((1.0 / (sizes[~errors] + 2.0) ** 2).sum() / len(columns) ** 2)
 
 
 def _paired(

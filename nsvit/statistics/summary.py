@@ -173,20 +173,6 @@ class Resampled:
             low, high = wilson_interval(round(value * n), n, self.config.confidence)
         return Estimate(value, low, high, n, seeds)
 
-    def difference(self, group: Group, base: Group, conditions: Sequence[str]) -> Estimate | None:
-        """A group minus another, paired: each replicate takes both on the same pictures.
-
-        Seeds are resampled for each group on its own. An error stays an error where it is alone;
-        with others it counts as 1 - error. None if either lacks one of the conditions.
-        """
-        alone = len(conditions) == 1
-        one = self.combine(group, conditions, accuracies=not alone)
-        two = self.combine(base, conditions, accuracies=not alone)
-        if one is None or two is None:
-            return None
-        low, high = percentiles(one[1] - two[1], self.config.confidence)
-        return Estimate(one[0] - two[0], low, high, min(one[2], two[2]), min(one[3], two[3]))
-
 
 def resample(scores: pd.DataFrame, config: StatisticsConfig) -> Resampled:
     """Resamples the pictures of every set once and takes all means over them.

@@ -109,8 +109,24 @@ def _estimate(
     wanted = average_columns(spec, model) if column == AVERAGE else (column,)
     groups = [(model, arm, _FINAL) for arm in arms]
     if len(groups) > 1:
-        return resampled.difference(groups[0], groups[1], wanted)
+        return _difference(resampled, groups[0][:2], groups[1][:2], wanted, is_error(spec, column))
     return resampled.estimate(groups[0], wanted)
+
+
+def _difference(
+    resampled: statistics.Resampled,
+    row: tuple[str, str],
+    base: tuple[str, str],
+    conditions: Sequence[str],
+    error: bool,
+) -> Estimate | None:
+    """Row - base with the interval of the paired test; of an error a negative one is better."""
+    found = statistics.compare(resampled, row, base, conditions)
+    if found is None:
+        return None
+    ends = (-found.high, -found.low) if error else (found.low, found.high)
+    effect = -found.effect if error else found.effect
+    return Estimate(effect, *ends, found.n, found.seeds)
 
 
 def _per_cent(found: Estimate | None) -> dict[str, float | int | None]:

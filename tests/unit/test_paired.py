@@ -268,11 +268,25 @@ def test_equal_rows_do_not_differ() -> None:
         same = np.random.default_rng(6).random((seeds, 40)) < 0.5
         found = compared(scores(same, "a"), scores(same, "b"))
         assert found is not None
-        assert (found.effect, found.p, found.low, found.high) == (0.0, 1.0, 0.0, 0.0)
+        assert (found.effect, found.p) == (0.0, 1.0)
+        # As if one picture differed; nobody knows that they are equal from 40 pictures.
+        assert found.se == pytest.approx(1 / 42)
+        assert -found.low == found.high > 1 / 42
+
+
+def test_few_equal_pictures_do_not_show_equality() -> None:
+    same = np.ones((2, 30))
+    found = compared(scores(same, "a"), scores(same, "b"))
+    assert found is not None and found.above(-0.02) > 0.05
+    many = np.ones((2, 3000))
+    found = compared(scores(many, "a"), scores(many, "b"))
+    assert found is not None and found.above(-0.02) < 1e-6
 
 
 def test_an_effect_without_any_spread_has_no_p() -> None:
-    found = compared(scores(np.full((2, 9), 0.75), "a"), scores(np.full((2, 9), 0.5), "b"))
+    values = {"a": 0.7, "b": 0.5}
+    frames = [scores(np.full((2, 9), x), arm, error=True) for arm, x in values.items()]
+    found = compared(*frames)
     assert found is not None and math.isnan(found.p)
 
 
@@ -300,10 +314,13 @@ def test_seeds_that_agree_by_luck_borrow_the_usual_spread() -> None:
     """Another model says how much seeds differ: by hand, its variance of paired differences."""
     rng = np.random.default_rng(12)
     base = rng.random(400)
-    lucky = [scores(np.stack([base, base]) + shift, arm) for arm, shift in [("a", 0.02), ("b", 0)]]
+    lucky = [
+        scores(np.stack([base, base]) + shift, arm, error=True)
+        for arm, shift in [("a", 0.02), ("b", 0)]
+    ]
     spread = np.array([[0.0], [0.06], [0.01]])
     others = [
-        scores(rng.random(400) + factor * spread, arm).assign(model="m2")
+        scores(rng.random(400) + factor * spread, arm, error=True).assign(model="m2")
         for arm, factor in [("a", 1.0), ("b", -0.5)]
     ]
     alone, found = compared(*lucky), compared(*lucky, *others)
