@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nsvit import artifacts
+from nsvit import artifacts, cells
 from nsvit.errors import NsvitError
 from nsvit.statistics import picture_scores
 
@@ -27,24 +27,27 @@ COLUMNS = (
     "correct",
 )
 
+Paths = Sequence[str | Path]
+
 
 def read_records(
-    paths: Sequence[str | Path], columns: Sequence[str] = COLUMNS, kind: str = "records"
+    paths: Paths, columns: Sequence[str] = COLUMNS, kind: str = "records"
 ) -> pd.DataFrame:
     """The records of several files as one frame; texts are pandas categories.
 
     Args:
-        paths: parquet files of that kind.
+        paths: parquet files of that kind, or manifests (`*.json`), which stand for their cells.
         columns: the columns to read.
         kind: "records" or another kind of parquet file.
 
     Raises:
-        NsvitError: a file is missing, half-written, of another kind, or there is none.
+        NsvitError: a file is missing, half-written, of another kind, not the one that its
+            manifest lists, or there is none.
     """
     import pandas as pd
     from pandas.api.types import union_categoricals
 
-    frames = [artifacts.read_parquet(path, kind, list(columns))[0] for path in paths]
+    frames = [artifacts.read_parquet(path, kind, list(columns))[0] for path in _files(paths)]
     if not frames:
         raise NsvitError(f"no {kind} files were given")
     joined = {}
@@ -58,21 +61,65 @@ def read_records(
 
 
 def read_scores(
-    records: pd.DataFrame | Sequence[str | Path], baseline: Mapping[str, float] | None = None
+    records: pd.DataFrame | Paths, baseline: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
     """Scores per picture of finished runs (round -1), see `statistics.picture_scores`.
 
     Files are reduced one after the other, so that memory does not grow with the cells of a
     corruption set.
+
+    Args:
+        records: a frame, or files as in `read_records`.
+        baseline: reference errors that the corruption errors are divided by, per type.
+
+    Raises:
+        NsvitError: as `read_records`.
     """
     import pandas as pd
 
     if isinstance(records, pd.DataFrame):
         return picture_scores(records[records["round"] == -1], baseline)
     parts = []
-    for path in records:
+    for path in _files(records):
         frame = artifacts.read_parquet(path, "records", list(COLUMNS))[0]
         parts.append(picture_scores(frame[frame["round"] == -1], baseline))
     if not parts:
         raise NsvitError("no records files were given")
     return pd.concat(parts, ignore_index=True)
+
+
+def read_doubts(paths: Paths) -> list[str]:
+    """Reasons to distrust records: those found when they were made, and from comparing them.
+
+    Attacks on one run are compared across manifests too, since an attack may have a job of its
+    own. Each doubt once, in the order of the files.
+
+    Args:
+        paths: manifests, or single files of records.
+
+    Raises:
+        NsvitError: as `read_records`.
+    """
+    found: list[str] = []
+    runs: dict[tuple[str, str, int], dict[Path, list[cells.Listed]]] = {}
+    for path in map(Path, paths):
+        if path.suffix != ".json":
+            found += artifacts.read_parquet(path, "records", ["round"])[1].get("doubts", [])
+            continue
+        listed, doubts = cells.read_manifest(path)
+        found += doubts
+        for cell in listed:
+            runs.setdefault(cell.run, {}).setdefault(path, []).append(cell)
+    for manifests in runs.values():
+        if len(manifests) > 1:  # within one, they were compared when it was written
+            found += cells.compare(cell for own in manifests.values() for cell in own)
+    return list(dict.fromkeys(found))
+
+
+def _files(paths: Paths) -> Iterator[Path]:
+    """The parquet files behind some paths."""
+    for path in map(Path, paths):
+        if path.suffix == ".json":
+            yield from (cell.path for cell in cells.read_manifest(path)[0])
+        else:
+            yield path

@@ -7,12 +7,11 @@ the rule's number in `nsvit.config.RECIPES` first.
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 from pathlib import Path
 
 from nsvit.config import RECIPES
+from nsvit.fingerprint import code_digest
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tests/recipes.json"
@@ -20,7 +19,8 @@ LOCK = ROOT / "tests/recipes.json"
 _PICTURES = ("data/layouts.py", "data/loading.py", "data/pictures.py", "inputs.py")
 _TRAIN = ("data/augment.py", "training.py", *_PICTURES)
 _NOISE = ("models.py", "noise.py", *_PICTURES)
-_TABLES = ("records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
+_SCORES = ("attacks", "readings.py", "scoring.py", "models.py", *_PICTURES)
+_TABLES = ("cells.py", "records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
 
 #: The files below nsvit/ that make a rule's output.
 CODE: dict[str, tuple[str, ...]] = {
@@ -34,8 +34,8 @@ CODE: dict[str, tuple[str, ...]] = {
     "learn_noise": ("influence.py", *_NOISE),
     "influence": ("influence.py", *_NOISE),
     "finetune": ("draws.py", "finetuning.py", "rounds.py", *_TRAIN, *_NOISE),
-    "evaluate": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
-    "dynamics": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
+    "evaluate": ("cells.py", "matrix.py", *_SCORES),
+    "dynamics": ("evaluation.py", *_SCORES),
     "table1": ("tables/main.py", "paper", *_TABLES),
     "table_influence": ("tables/influence.py", *_TABLES),
     "table_nullity": ("tables/nullity.py", *_TABLES),
@@ -46,26 +46,9 @@ CODE: dict[str, tuple[str, ...]] = {
 }
 
 
-def _meaning(path: Path) -> str:
-    """A python file without comments, docstrings and layout."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[0].value = ast.Constant("")
-    return ast.dump(tree)
-
-
 def fingerprint(rule: str) -> str:
     """A hash of the code that makes a rule's output."""
-    digest = hashlib.sha256()
-    for name in sorted(set(CODE[rule])):
-        path = ROOT / "nsvit" / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(_meaning(file).encode())
-    return digest.hexdigest()[:16]
+    return code_digest(CODE[rule])[:16]
 
 
 def now() -> dict[str, dict[str, object]]:

@@ -22,7 +22,7 @@ from nsvit.attacks.threat import Norm, ThreatModel
 from nsvit.attacks.training import madry_images, trades_images
 from nsvit.config import radius_value
 from nsvit.errors import NsvitError
-from nsvit.models import frozen
+from nsvit.models import frozen, same_weights
 from nsvit.statistics import checks
 from nsvit.statistics.checks import Doubt
 
@@ -143,9 +143,11 @@ def refuse(
     """
     try:
         if config.name == "patch_fool":
-            patch_fool.attentions(pixel_model(model))
+            patch_fool.check(pixel_model(model), config.patches)
         elif config.name == "mi_fgsm":
-            mi_fgsm.check(model, Context(source=source))
+            other = pixel_model(mi_fgsm.check(model, Context(source=source)))
+            if same_weights(pixel_model(model), other):
+                raise NsvitError("attack mi_fgsm: the source model has the target's own weights")
         elif config.name == "autoattack":
             auto.check(classes)
     except NsvitError as error:

@@ -17,7 +17,7 @@ from pydantic import (
 #: not see edits inside the package; these travel in each rule's params instead.
 RECIPES: dict[str, int] = {
     "render": 1,
-    "scan": 1,
+    "scan": 2,
     "contact_sheet": 1,
     "pretrain_model": 1,
     "prepare_model": 1,
@@ -26,7 +26,7 @@ RECIPES: dict[str, int] = {
     "learn_noise": 1,
     "influence": 1,
     "finetune": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "dynamics": 1,
     "table1": 1,
     "table_influence": 1,

@@ -7,6 +7,8 @@ wildcard_constraints:
     set="[a-z][a-z0-9_]*",
     name="[a-z][a-z0-9_]*",
     seed="[0-9]+",
+    job="[a-z][a-z0-9_]*",
+    part="all|seed[0-9]+",
 
 
 def spec(build, *wildcards):
@@ -37,6 +39,35 @@ def weights(name):
 def indices(conditions):
     """One index file per set that the conditions use, in config order."""
     return [index(name) for name in dict.fromkeys(c.set for c in conditions)]
+
+
+def manifests(model, arm):
+    """The manifests that list an arm's records: one for each job and part."""
+    folder = f"{R}/records/{model}/{arm}"
+    return [
+        f"{folder}/{job}.{part}.json"
+        for job in exp.jobs(model, arm)
+        for part in specs.parts(exp, model, arm)
+    ]
+
+
+def evaluated(w):
+    """The final weights of the runs of a part."""
+    seeds = specs.part_seeds(exp, w.model, w.arm, w.part)
+    return [f"{R}/runs/{w.model}/{w.arm}/seed{s}/model.safetensors" for s in seeds]
+
+
+def evaluated_on(w):
+    """The index files of a job."""
+    return indices(
+        specs.evaluate(exp, w.model, w.arm, w.job, w.part).conditions.values()
+    )
+
+
+def followed(w):
+    """The files of the source models of a job."""
+    sources = specs.evaluate(exp, w.model, w.arm, w.job, w.part).sources
+    return [path for source in sources.values() for path in weights(source.timm)]
 
 
 def render_needs(w):

@@ -3,7 +3,9 @@
 RUNS = exp.runs()
 HISTORIES = [f"{R}/runs/{m}/{a}/seed{s}/history.json" for m, a, s in RUNS]
 RECORDS = [
-    f"{R}/records/{m}/{a}.parquet" for m, a in dict.fromkeys((m, a) for m, a, _ in RUNS)
+    path
+    for m, a in dict.fromkeys((m, a) for m, a, _ in RUNS)
+    for path in manifests(m, a)
 ]
 INFLUENCES = [f"{R}/influence/{m}.parquet" for m in INFLUENCE]
 NULLSPACES = [f"{R}/nullspace/{m}/nullspace.json" for m in exp.models]
