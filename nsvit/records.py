@@ -27,6 +27,9 @@ COLUMNS = (
     "correct",
 )
 
+#: Rows that are reduced to scores at once.
+CHUNK = 100_000
+
 Paths = Sequence[str | Path]
 
 
@@ -44,12 +47,16 @@ def read_records(
         NsvitError: a file is missing, half-written, of another kind, not the one that its
             manifest lists, or there is none.
     """
-    import pandas as pd
-    from pandas.api.types import union_categoricals
-
     frames = [artifacts.read_parquet(path, kind, list(columns))[0] for path in _files(paths)]
     if not frames:
         raise NsvitError(f"no {kind} files were given")
+    return _joined(frames, columns)
+
+
+def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+    from pandas.api.types import union_categoricals
+
     joined = {}
     for name in columns:
         series = [frame[name] for frame in frames]
@@ -65,8 +72,8 @@ def read_scores(
 ) -> pd.DataFrame:
     """Scores per picture of finished runs (round -1), see `statistics.picture_scores`.
 
-    Files are reduced one after the other, so that memory does not grow with the cells of a
-    corruption set.
+    Files are reduced a few at a time, so that memory does not grow with the cells of a corruption
+    set.
 
     Args:
         records: a frame, or files as in `read_records`.
@@ -80,12 +87,23 @@ def read_scores(
     if isinstance(records, pd.DataFrame):
         return picture_scores(records[records["round"] == -1], baseline)
     parts = []
-    for path in _files(records):
-        frame = artifacts.read_parquet(path, "records", list(COLUMNS))[0]
+    for frame in _chunks(records):
         parts.append(picture_scores(frame[frame["round"] == -1], baseline))
     if not parts:
         raise NsvitError("no records files were given")
     return pd.concat(parts, ignore_index=True)
+
+
+def _chunks(paths: Paths) -> Iterator[pd.DataFrame]:
+    """The records of some files, many small ones at a time but a large one alone."""
+    frames: list[pd.DataFrame] = []
+    for path in _files(paths):
+        frames.append(artifacts.read_parquet(path, "records", list(COLUMNS))[0])
+        if sum(map(len, frames)) >= CHUNK:
+            yield _joined(frames, COLUMNS)
+            frames = []
+    if frames:
+        yield _joined(frames, COLUMNS)
 
 
 def read_doubts(paths: Paths) -> list[str]:

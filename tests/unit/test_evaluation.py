@@ -237,6 +237,8 @@ def test_a_condition_has_the_same_rows_alone_and_beside_others(tmp_path: Path) -
     conditions["pgd_5"] = {"set": "val", "images": 5, "attack": ATTACKS["pgd"]}
     conditions |= {"a": {"set": "a"}, "a_open": {"set": "a", "restricted": False}}
     conditions["a_f"] = {"set": "a", "attack": FGSM}
+    # The search without a radius goes on where this one ends.
+    conditions["cw_1"] = {"set": "val", "attack": {**ATTACKS["cw"], "radius": 1.0}}
     conditions["a_f_open"] = {"set": "a", "attack": FGSM, "restricted": False}
     sources = {"cnn": small_vit(seed=3)}
     together = evaluate(model, sets, spec(conditions), sources=sources)

@@ -460,9 +460,11 @@ def test_doubts_are_kept_in_cells_and_manifest(job: Job, monkeypatch, caplog) ->
     monkeypatch.setitem(nsvit.attacks.ATTACKS, "pgd", lambda model, x, *_: lambda threat: x)
     wanted = conditions(**CONDITIONS, pgd={"set": "val", "attack": PGD})
     manifest = job.run(seeds=(0,), conditions=wanted)
-    (doubt,) = read_doubts([manifest])
-    assert "weaker_than_smaller" in doubt and "small/plain/seed0" in doubt
-    assert doubt in caplog.text
+    found = read_doubts([manifest])
+    assert {doubt.split(":")[0].rsplit(" ", 1)[1] for doubt in found} == {"pgd", "pgd_5"}
+    for doubt in found:
+        assert "weaker_than_smaller" in doubt and "small/plain/seed0" in doubt
+        assert doubt in caplog.text
 
     def sure(self, images):  # outputs that are probabilities
         return self.net((images - self.mean) / self.std).softmax(1)
