@@ -3,7 +3,8 @@
 To add an attack: write `nsvit/attacks/<name>.py` with a function
 `start(model, images, labels, context)` that returns a function from a `ThreatModel` to
 adversarial images, enter it in `ATTACKS`, and give it a section in `nsvit.config`. What does not
-depend on the radius belongs in `start`, so that evaluation at several radii pays for it once.
+depend on the radius belongs in `start`. Evaluation at several radii pays for it once if the attack
+is named in `nsvit.scoring`'s `_SAME_START`: only where the result is the same as without sharing.
 """
 
 from __future__ import annotations
