@@ -152,14 +152,15 @@ def finetune(args: Args) -> None:
 
 
 def evaluate(args: Args) -> None:
-    """Evaluate the runs of one arm under every condition."""
-    from nsvit import evaluation
+    """Evaluate runs of one arm under the conditions of one job."""
+    from nsvit import matrix
     from nsvit.data import layouts
 
     runtime.prepare(args.threads)
     spec = _spec(specs.EvaluateSpec, args)
-    sets = {s.name: s for s in map(layouts.open_set, args.indices)}
-    evaluation.run(spec, args.models, sets, args.out, inputs=[*args.models, *args.indices])
+    sets = [layouts.open_set(path) for path in args.indices]
+    indices = {s.name: path for s, path in zip(sets, args.indices, strict=True)}
+    matrix.run(spec, args.models, {s.name: s for s in sets}, args.out, indices)
 
 
 def dynamics(args: Args) -> None:

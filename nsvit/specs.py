@@ -128,7 +128,7 @@ class FinetuneSpec(Section):
 
 
 class EvaluateSpec(Section):
-    """The runs of one arm under every condition."""
+    """Runs of one arm under the conditions of one job."""
 
     model: Slug
     arm: Slug
@@ -345,22 +345,36 @@ def _sources(
     return {slug: model for slug, model in exp.evaluate.sources.items() if slug in named}
 
 
-def evaluate(exp: c.Experiment, model: str, arm: str) -> EvaluateSpec:
-    """The spec of `evaluate`."""
+def evaluate(exp: c.Experiment, model: str, arm: str, job: str, part: str) -> EvaluateSpec:
+    """The spec of `evaluate`: the conditions of a job, for the seeds of a part."""
+    every = exp.conditions(model, arm)
+    conditions = {slug: condition for slug, condition in every.items() if condition.job == job}
     return EvaluateSpec(
         model=model,
         arm=arm,
-        seeds=exp.seeds(model, arm),
+        seeds=part_seeds(exp, model, arm, part),
         batch_size=exp.evaluate.batch_size,
-        conditions=_computed(exp.conditions(model, arm)),
-        sources=_sources(exp, exp.conditions(model, arm)),
+        conditions=_computed(conditions),
+        sources=_sources(exp, conditions),
     )
+
+
+def parts(exp: c.Experiment, model: str, arm: str) -> list[str]:
+    """The parts that an arm's seeds are evaluated in: "all", or "seed0" and so on."""
+    if exp.evaluate.together:
+        return ["all"]
+    return [f"seed{seed}" for seed in exp.seeds(model, arm)]
+
+
+def part_seeds(exp: c.Experiment, model: str, arm: str, part: str) -> tuple[int, ...]:
+    """The seeds of a part."""
+    return exp.seeds(model, arm) if part == "all" else (int(part.removeprefix("seed")),)
 
 
 def _computed(conditions: dict[str, c.ConditionConfig]) -> dict[str, c.ConditionConfig]:
     """Conditions without what is only for tables, so that a new heading evaluates nothing."""
     blank = {"label": "", "paper": None, "average": True, "models": None, "arms": None}
-    blank |= {"job": "main"}
+    blank |= {"job": "main", "metric": "accuracy"}
     return {slug: condition.model_copy(update=blank) for slug, condition in conditions.items()}
 
 

@@ -18,7 +18,7 @@ from pydantic import (
 RECIPES: dict[str, int] = {
     "render": 1,
     "render_transfer": 1,
-    "scan": 1,
+    "scan": 2,
     "contact_sheet": 1,
     "pretrain_model": 1,
     "prepare_model": 1,
@@ -27,7 +27,7 @@ RECIPES: dict[str, int] = {
     "learn_noise": 1,
     "influence": 1,
     "finetune": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "dynamics": 1,
     "table": 1,
     "table_claims": 1,

@@ -177,6 +177,10 @@ class Experiment(Section):
             and (condition.arms is None or arm in condition.arms)
         }
 
+    def jobs(self, model: str, arm: str) -> tuple[str, ...]:
+        """The jobs that the conditions of an arm of a model are spread over."""
+        return tuple(dict.fromkeys(one.job for one in self.conditions(model, arm).values()))
+
     def seeds(self, model: str, arm: str) -> tuple[int, ...]:
         """The seeds that an arm has with a model."""
         return self.arms[arm].seeds[: self.models[model].max_seeds]

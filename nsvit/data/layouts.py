@@ -6,6 +6,7 @@ the index. Row order: class, then path; in a corruption set, cells (corruption, 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,8 @@ def scan(spec: ScanSpec) -> tuple[pd.DataFrame, dict[str, Any]]:
     Returns:
         frame: path (posix, relative to the set's folder), label (int64), corruption ("" if
             none), severity (int8, 0 if none).
-        info: name, root, classes (wnids), names, allowed (class indices or None), resize, crop.
+        info: name, root, classes (wnids), names, allowed (class indices or None), resize, crop,
+            content (a hash of all files).
 
     Raises:
         NsvitError: names the folder or file that is missing, empty, unknown or not an image.
@@ -40,8 +42,10 @@ def scan(spec: ScanSpec) -> tuple[pd.DataFrame, dict[str, Any]]:
     classes, names = read_classes(spec.classes)
     root = Path(spec.root) / spec.set.path
     rows = find_rows(Path(spec.root), spec.set, classes)
+    content = hashlib.sha256()
     for path, *_ in progress(rows, f"scan {spec.name}"):
         check_image(root / path)
+        content.update(f"{path} {artifacts.sha256(root / path)}\n".encode())
     frame = pd.DataFrame(rows, columns=["path", "label", "corruption", "severity"])
     frame = frame.astype({"label": np.int64, "severity": np.int8})
     allowed = sorted({int(label) for label in frame["label"]}) if spec.set.restrict else None
@@ -53,6 +57,7 @@ def scan(spec: ScanSpec) -> tuple[pd.DataFrame, dict[str, Any]]:
         "allowed": allowed,
         "resize": spec.set.resize,
         "crop": spec.set.crop,
+        "content": content.hexdigest(),
     }
     return frame, info
 
@@ -117,6 +122,7 @@ class ImageSet:
         classes, names: WordNet ids and names, in class order.
         allowed: the classes predictions are restricted to, or None.
         resize, crop: evaluation transform in pixels, or None.
+        content: a hash of all files of the set when it was scanned.
     """
 
     name: str
@@ -127,6 +133,7 @@ class ImageSet:
     allowed: tuple[int, ...] | None = None
     resize: int | None = None
     crop: int | None = None
+    content: str = ""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -176,6 +183,7 @@ def open_set(index: str | Path) -> ImageSet:
         allowed=None if info["allowed"] is None else tuple(info["allowed"]),
         resize=info["resize"],
         crop=info["crop"],
+        content=info.get("content", ""),
     )
 
 

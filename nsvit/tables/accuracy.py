@@ -81,7 +81,7 @@ def _lines(spec: AccuracySpec) -> Iterator[tuple[str, str, str]]:
 def _scores(records: pd.DataFrame | Sequence[str | Path], spec: AccuracySpec) -> pd.DataFrame:
     """Scores of the conditions that the table needs, with its robust sets added."""
     normalised = [slug for slug, one in spec.conditions.items() if one.metric == "mce"]
-    scores = read_scores(records, normalised=normalised)
+    scores = read_scores(records, normalised=normalised, conditions=list(spec.conditions))
     _check_known(scores, spec)
     needed = scores[scores["condition"].isin(list(spec.conditions))]
     return statistics.add_robust(

@@ -158,7 +158,7 @@ def test_attacks_are_told_apart_by_name(raw, attack):
     exp = config.validate(raw)
     parsed = exp.evaluate.conditions["fgsm_1"].attack
     assert parsed.model_dump(mode="json", include=set(attack)) == attack
-    spec = specs.evaluate(exp, *exp.runs()[0][:2])
+    spec = specs.evaluate(exp, *exp.runs()[0][:2], "main", "all")
     assert list(spec.sources) == (["cnn"] if attack["name"] == "mi_fgsm" else [])
     again = specs.EvaluateSpec.model_validate_json(spec.model_dump_json())
     assert again == spec
@@ -177,9 +177,25 @@ def test_a_spec_with_fgsm_only_is_what_it_was(raw):
     """What the workflow compares to decide whether records are still valid."""
     del raw["evaluate"]["conditions"]["mi_fgsm"]
     exp = config.validate(raw)
-    spec = json.loads(specs.evaluate(exp, *exp.runs()[0][:2]).model_dump_json())
+    spec = json.loads(specs.evaluate(exp, *exp.runs()[0][:2], "main", "all").model_dump_json())
     assert set(spec) == {"model", "arm", "seeds", "batch_size", "conditions"}
     assert spec["conditions"]["fgsm_1"]["attack"] == {"name": "fgsm", "radius": "1/255"}
+
+
+def test_conditions_and_seeds_are_spread_over_jobs(raw):
+    put(raw, "evaluate.conditions.fgsm_8.job", "slow")
+    put(raw, "evaluate.conditions.fgsm_8.arms", ["nullspace"])
+    exp = config.validate(raw)
+    assert exp.jobs("vit_s", "nullspace") == ("main", "slow") and exp.jobs("vit_s", "none") == (
+        "main",
+    )
+    slow = specs.evaluate(exp, "vit_s", "nullspace", "slow", "seed1")
+    assert list(slow.conditions) == ["fgsm_8"] and slow.seeds == (1,)
+    main = specs.evaluate(exp, "vit_s", "nullspace", "main", "all")
+    assert "fgsm_8" not in main.conditions and main.seeds == (0, 1)
+    assert specs.parts(exp, "vit_s", "nullspace") == ["all"]
+    put(raw, "evaluate.together", False)
+    assert specs.parts(config.validate(raw), "vit_s", "nullspace") == ["seed0", "seed1"]
 
 
 def test_every_problem_is_reported_at_once(raw):
@@ -271,7 +287,7 @@ def every_spec(exp) -> dict[str, str]:
         jobs[f"influence {model}"] = specs.influence(exp, model)
     for model, arm, seed in exp.runs():
         jobs[f"finetune {arm} {seed}"] = specs.finetune(exp, model, arm, seed)
-        jobs[f"evaluate {arm}"] = specs.evaluate(exp, model, arm)
+        jobs[f"evaluate {arm}"] = specs.evaluate(exp, model, arm, "main", "all")
     return {name: spec.model_dump_json() for name, spec in jobs.items()}
 
 
@@ -284,6 +300,8 @@ def every_spec(exp) -> dict[str, str]:
         ("arms.nullspace.label", "noise", set()),
         ("evaluate.conditions.clean.label", "val", set()),
         ("evaluate.conditions.clean.average", False, set()),
+        ("evaluate.conditions.fgsm_8.arms", ["none", "random"], {"evaluate nullspace"}),
+        ("evaluate.conditions.a.restricted", False, EVALUATIONS),
         ("influence.images", 30, {"influence vit_s"}),
         ("influence.draws", 2, {"learn vit_s"}),
         ("nullspace.images", 8, {"nullspace vit_s"}),

@@ -52,6 +52,28 @@ def test_one_rule_again_changes_nothing(finished, rule):
     assert "Nothing to be done" in finished.snakemake(*SMOKE, "-n")
 
 
+def test_a_deleted_cell_is_computed_alone(finished):
+    before = finished.digests()
+    folder = "results/smoke/records/vit_s/nullspace"
+    (finished.folder / folder / "seed1/a.parquet").unlink()
+    finished.snakemake(f"{folder}/main.all.json", *SMOKE, "--force")
+    log = (finished.folder / "results/smoke/logs/evaluate/vit_s/nullspace/main.all.log").read_text()
+    computed = [line.split("nsvit.matrix: ")[1] for line in log.splitlines() if "matrix: " in line]
+    assert computed == ["vit_s nullspace seed 1: a"]
+    finished.snakemake(*SMOKE)
+    assert finished.digests() == before
+
+
+def test_jobs_and_parts_are_planned(finished):
+    conditions = "conditions: {fgsm_8: {job: slow}}"
+    split = f"evaluate={{together: false, {conditions}}}"
+    output = finished.snakemake(*SMOKE, "-n", "--config", split)
+    for name in ("main.seed0", "main.seed1", "slow.seed0", "slow.seed1"):
+        assert f"results/smoke/records/vit_s/nullspace/{name}.json" in output
+    assert "main.all.json" not in output.replace("logs/", "")
+    assert "rule finetune:" not in output
+
+
 def test_a_changed_key_reruns_only_what_depends_on_it(finished):
     output = finished.snakemake(*SMOKE, "-n", "--config", "statistics={seed: 5}")
     assert "table1" in output

@@ -8,6 +8,8 @@ wildcard_constraints:
     name="[a-z][a-z0-9_]*",
     seed="[0-9]+",
     table="|".join(exp.tables),
+    job="[a-z][a-z0-9_]*",
+    part="all|seed[0-9]+",
 
 
 def spec(build, *wildcards):
@@ -40,6 +42,35 @@ def indices(conditions):
     return [index(name) for name in dict.fromkeys(c.set for c in conditions)]
 
 
+def manifests(model, arm):
+    """The manifests that list an arm's records: one for each job and part."""
+    folder = f"{R}/records/{model}/{arm}"
+    return [
+        f"{folder}/{job}.{part}.json"
+        for job in exp.jobs(model, arm)
+        for part in specs.parts(exp, model, arm)
+    ]
+
+
+def evaluated(w):
+    """The final weights of the runs of a part."""
+    seeds = specs.part_seeds(exp, w.model, w.arm, w.part)
+    return [f"{R}/runs/{w.model}/{w.arm}/seed{s}/model.safetensors" for s in seeds]
+
+
+def evaluated_on(w):
+    """The index files of a job."""
+    return indices(
+        specs.evaluate(exp, w.model, w.arm, w.job, w.part).conditions.values()
+    )
+
+
+def followed(w):
+    """The files of the source models of a job."""
+    sources = specs.evaluate(exp, w.model, w.arm, w.job, w.part).sources
+    return [path for source in sources.values() for path in weights(source.timm)]
+
+
 def render_needs(w):
     """Set a is filtered by a reference CNN; set c corrupts pictures of val."""
     if w.set == "a":
@@ -49,7 +80,7 @@ def render_needs(w):
 
 def records_of(pairs):
     """The records of these (model, arm), of every seed."""
-    return [f"{R}/records/{model}/{arm}.parquet" for model, arm in pairs]
+    return [path for model, arm in pairs for path in manifests(model, arm)]
 
 
 def table(name, caption=None):
