@@ -36,6 +36,7 @@ include: "workflow/rules/noise.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/page.smk"
 
 
 rule all:
@@ -50,7 +51,7 @@ rule all:
 
 onsuccess:
     table = Path(R, "tables", "table1.md")
-    if table.exists():
+    if "table1" in exp.tables and table.exists():
         logger.info(
             f"\n{table.read_text()}\nEverything on one page: {R}/report.html"
             f"\nWhich file is what: {R}/README.md"

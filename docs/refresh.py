@@ -13,10 +13,12 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from nsvit import config
+
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "results" / "menagerie"
 PICTURES = ROOT / "docs" / "default_run"
-SHEETS = ("train", "v2", "a", "r", "sketch", "stylized", "c")
+SHEETS = ("train", "v2", "a", "r", "sketch", "stylized", "c", "damagenet")
 FIGURES = ("nullspace_vit_s", "nullspace_vit_b", "influence", "dynamics")
 
 
@@ -24,6 +26,13 @@ def table(name: str) -> str:
     """A table's markdown with its headings two levels down."""
     text = (RUN / f"tables/{name}.md").read_text()
     return re.sub(r"^#", "###", text, flags=re.M).strip()
+
+
+def names() -> list[str]:
+    """Every table of the run: those of the configuration first."""
+    own = config.load(ROOT / "config/config.yaml").tables
+    rest = sorted(path.stem for path in (RUN / "tables").glob("*.md"))
+    return [*own, *(name for name in rest if name not in own)]
 
 
 def cost() -> str:
@@ -63,7 +72,7 @@ def main() -> None:
     for name in SHEETS:
         shutil.copyfile(RUN / f"figures/sheets/{name}.png", PICTURES / f"sheet_{name}.png")
     parts = ["# The default run", "Made by `make docs` from `results/menagerie`, not typed."]
-    parts += ["## Tables", *(table(n) for n in ("table1", "influence", "nullity", "runs"))]
+    parts += ["## Tables", *map(table, names())]
     parts += ["## Figures", *(f"![{n}](default_run/{n}.png)" for n in FIGURES)]
     parts += ["## Pictures", *(f"![set {n}](default_run/sheet_{n}.png)" for n in SHEETS)]
     parts += ["## Cost", cost()]

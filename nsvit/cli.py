@@ -43,6 +43,14 @@ def render(args: Args) -> None:
     render_to(spec, args.root, args.classes, args.out, processes=args.processes)
 
 
+def render_transfer(args: Args) -> None:
+    """Attack pictures of the embedded benchmark's val set on a CNN of its own."""
+    from nsvit import transfer
+
+    runtime.prepare(args.threads)
+    transfer.render_to(_spec(specs.TransferSpec, args), args.root, args.out, inputs=[args.val])
+
+
 def scan(args: Args) -> None:
     """List and check the pictures of one set on disk."""
     from nsvit.data import layouts
@@ -144,14 +152,15 @@ def finetune(args: Args) -> None:
 
 
 def evaluate(args: Args) -> None:
-    """Evaluate the runs of one arm under every condition."""
-    from nsvit import evaluation
+    """Evaluate runs of one arm under the conditions of one job."""
+    from nsvit import matrix
     from nsvit.data import layouts
 
     runtime.prepare(args.threads)
     spec = _spec(specs.EvaluateSpec, args)
-    sets = {s.name: s for s in map(layouts.open_set, args.indices)}
-    evaluation.run(spec, args.models, sets, args.out, inputs=[*args.models, *args.indices])
+    sets = [layouts.open_set(path) for path in args.indices]
+    indices = {s.name: path for s, path in zip(sets, args.indices, strict=True)}
+    matrix.run(spec, args.models, {s.name: s for s in sets}, args.out, indices)
 
 
 def dynamics(args: Args) -> None:
@@ -168,11 +177,18 @@ def dynamics(args: Args) -> None:
 # --- tables and figures ---------------------------------------------------------------------
 
 
-def table1(args: Args) -> None:
-    """Make the main table from records."""
+def table(args: Args) -> None:
+    """Make one table of accuracies from records."""
     from nsvit import tables
 
-    tables.write_table1(args.records, _spec(specs.TableSpec, args), args.out)
+    tables.write_accuracy(args.records, _spec(specs.AccuracySpec, args), args.out)
+
+
+def table_paired(args: Args) -> None:
+    """Make the table of paired differences from records."""
+    from nsvit import tables
+
+    tables.write_paired(args.records, _spec(specs.TableSpec, args), args.out)
 
 
 def table_nullity(args: Args) -> None:
@@ -183,11 +199,11 @@ def table_nullity(args: Args) -> None:
     tables.write_nullity(args.nullity, args.nullspaces, spec, args.out)
 
 
-def table_runs(args: Args) -> None:
-    """Make the table of finetuning runs."""
+def table_cost(args: Args) -> None:
+    """Make the table of finetuning runs and what they cost."""
     from nsvit import tables
 
-    tables.write_runs(args.histories, _spec(specs.TableSpec, args), args.out)
+    tables.write_cost(args.histories, _spec(specs.TableSpec, args), args.out)
 
 
 def table_influence(args: Args) -> None:
@@ -195,6 +211,15 @@ def table_influence(args: Args) -> None:
     from nsvit import tables
 
     tables.write_influence(args.influences, _spec(specs.TableSpec, args), args.out)
+
+
+def table_claims(args: Args) -> None:
+    """Test the claims and make the table of verdicts."""
+    from nsvit import tables
+
+    spec = _spec(specs.TableSpec, args)
+    studies = args.influences, args.lambdas
+    tables.write_claims(args.claims, args.records, args.histories, *studies, spec, args.out)
 
 
 def figure_nullspace(args: Args) -> None:
@@ -217,6 +242,13 @@ def figure_dynamics(args: Args) -> None:
 
     spec = _spec(specs.TableSpec, args)
     figures.write_dynamics(args.records, args.histories, spec, args.out)
+
+
+def figure_claims(args: Args) -> None:
+    """Draw the forest plot of the claims."""
+    from nsvit import figures
+
+    figures.write_claims(args.table, _spec(specs.TableSpec, args), args.out)
 
 
 # --- the report -----------------------------------------------------------------------------
@@ -254,9 +286,11 @@ def config_schema(args: Args) -> None:
 
 # --- the parser -----------------------------------------------------------------------------
 
-#: Verbs of rules: what each takes beside --spec and --out. A trailing + takes several paths.
+#: Verbs of rules: what each takes beside --spec and --out. A trailing + takes several paths, a
+#: trailing * several or none.
 RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     render: ("root", "classes"),
+    render_transfer: ("root", "val"),
     scan: (),
     contact_sheet: ("index",),
     pretrain_model: ("train", "val"),
@@ -268,13 +302,16 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     finetune: ("model", "index"),
     evaluate: ("models+", "indices+"),
     dynamics: ("run", "indices+"),
-    table1: ("records+",),
+    table: ("records+",),
+    table_paired: ("records+",),
     table_nullity: ("nullity", "nullspaces+"),
-    table_runs: ("histories+",),
+    table_cost: ("histories+",),
     table_influence: ("influences+",),
+    table_claims: ("claims", "records+", "histories+", "influences*", "lambdas*"),
     figure_nullspace: ("nullspace",),
     figure_influence: ("table",),
     figure_dynamics: ("records+", "histories+"),
+    figure_claims: ("table",),
     plan: (),
     report: ("results",),
 }
@@ -283,7 +320,10 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
 SPECLESS = {contact_sheet, report}
 
 #: Verbs that compute with torch for long enough that its threads matter.
-TORCH_VERBS = {pretrain_model, nullspace, learn_noise, influence, finetune, evaluate, dynamics}
+TORCH_VERBS = {
+    *(render_transfer, pretrain_model, nullspace, learn_noise, influence),
+    *(finetune, evaluate, dynamics),
+}
 
 
 def verb_name(function: Callable[[Args], None]) -> str:
@@ -312,8 +352,9 @@ def parser() -> argparse.ArgumentParser:
         if function not in SPECLESS:
             sub.add_argument("--spec", required=True, metavar="JSON", help="the rule's params.spec")
         for name in paths:
-            several = {"nargs": "+"} if name.endswith("+") else {}
-            sub.add_argument(f"--{name.rstrip('+')}", type=Path, required=True, **several)  # type: ignore[arg-type]
+            several = {"nargs": name[-1]} if name[-1] in "+*" else {}
+            needed: dict[str, Any] = {"default": []} if name.endswith("*") else {"required": True}
+            sub.add_argument(f"--{name.rstrip('+*')}", type=Path, **needed, **several)  # type: ignore[arg-type]
         sub.add_argument("--out", type=Path, required=True)
         if function in TORCH_VERBS:
             sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")

@@ -1,4 +1,6 @@
-"""What a finetuning draws: batches, noise and drop path, each a function of (seed, round, step).
+"""What a finetuning draws, each a function of (seed, round, step).
+
+Batches, noise, starts of attacks and drop path.
 
 None of the seeds contains the arm, so that the arms of one seed are paired.
 """
@@ -37,6 +39,14 @@ def batch_positions(count: int, batch_size: int, steps: int, seed: int, number: 
     return np.concatenate(parts)[:needed].reshape(steps, batch_size)
 
 
+def attack_seeds(count: int, seed: int, number: int, step: int) -> list[int]:
+    """One seed for each place of a global batch: where the attack on that picture starts.
+
+    By place in the batch, as the augmentation is: the same picture met twice starts elsewhere.
+    """
+    return [runtime.seed_for(seed, "attack", number, step, place) for place in range(count)]
+
+
 def round_noise(
     model: PixelModel, train: ImageSet, spec: FinetuneSpec, number: int
 ) -> Noise | None:
@@ -48,7 +58,7 @@ def round_noise(
     Raises:
         NsvitError: predictions or loss are not numbers; names the run and the round.
     """
-    if spec.kind in ("none", "plain"):
+    if spec.kind not in ("random", "nullspace"):
         return None
     config = spec.finetune
     chosen = np.random.default_rng(runtime.seed_for(spec.seed, "pool", number))

@@ -1,40 +1,41 @@
 """Evaluation: one row per picture and condition. Every number of the tables comes from these.
 
 The settings follow METHOD.md section 6, with one difference from the paper's single-machine
-evaluator: sets that list only some classes (ImageNet-A, -R) always restrict the prediction to
-those classes, as the paper's cluster evaluator did.
+evaluator: on sets that list only some classes (ImageNet-A, -R) the prediction is restricted to
+those classes, as in the paper's cluster evaluator, unless a condition says otherwise.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nsvit import artifacts, runtime
+from nsvit import artifacts, cells, runtime
+from nsvit.config import ConditionConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.inputs import keep
 from nsvit.models import PixelModel, load_model
-from nsvit.scoring import (
+from nsvit.readings import (
+    FINAL,
     Reading,
-    Share,
-    by_set,
+    Subject,
+    examine_reading,
     load_sources,
     plan_readings,
-    score_records,
+    refuse_unfit,
 )
+from nsvit.scoring import score_blocks
 from nsvit.statistics import checks
 
 if TYPE_CHECKING:
     from nsvit.specs import DynamicsSpec, EvaluateSpec
 
 log = logging.getLogger(__name__)
-
-#: The `round` of a run's final model.
-FINAL = -1
 
 
 def evaluate(
@@ -47,8 +48,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Runs a model under every condition.
 
-    Each set is decoded once, and conditions on the same pictures share the clean pass and the
-    part of the attack that does not depend on the radius. The model is left as it was.
+    Conditions on the same pictures share decoding, the clean pass and the part of the attack that
+    does not depend on the radius; the rows of a condition are the same alone. The model is left as
+    it was.
 
     Args:
         model: the run's model.
@@ -69,15 +71,15 @@ def evaluate(
         NsvitError: a set does not fit the model, an attack cannot run on it, or logits are not
             finite (names both).
     """
-    readings = plan_readings(sets, spec)
     sources = load_sources(spec) if sources is None else sources
     own_seed = spec.seeds[0] if seed is None else seed
-    return score_records(model, readings, spec, own_seed, round, sources)
+    subject = Subject.of(model, spec, own_seed, round, sources)
+    return _whole(subject, plan_readings(sets, spec.conditions), list(spec.conditions))[0]
 
 
 def dynamics(
     run_folder: str | Path, sets: Mapping[str, ImageSet], spec: DynamicsSpec
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[str]]:
     """Records of every round of a run, on subsets: what the training-dynamics figure shows.
 
     Nothing is chosen on these numbers. Round 0 is the starting model. The subsets are decoded
@@ -90,7 +92,7 @@ def dynamics(
             `images` of single conditions is ignored.
 
     Returns:
-        As `evaluate`, with the rounds one after the other.
+        As `evaluate`, with the rounds one after the other, and the doubts about them.
 
     Raises:
         NsvitError: the run is not finished, a checkpoint is damaged, or as `evaluate`.
@@ -99,49 +101,49 @@ def dynamics(
     history = artifacts.read_json(folder / "history.json")
     artifacts.check_kind(history, "history", folder / "history.json")
     readings = []
-    for slug, conditions in by_set(spec.conditions).items():
-        corrupted = bool((sets[slug].frame["corruption"] != "").any())
-        taken = sets[slug].take(spec.corrupted_images if corrupted else spec.images)
-        readings.append(Reading(slug, keep(taken), [Share(None, conditions)]))
+    for reading in plan_readings(sets, _on_all_pictures(spec.conditions)):
+        image_set = reading.pictures.image_set
+        corrupted = bool((image_set.frame["corruption"] != "").any())
+        taken = image_set.take(spec.corrupted_images if corrupted else spec.images)
+        readings.append(replace(reading, pictures=keep(taken)))
     sources = load_sources(spec)
-    frames = []
+    frames, doubts = [], []
     for row in runtime.progress(history["rounds"], "rounds"):
         number = int(row["round"])
         model = load_model(folder / "rounds" / str(number) / "model.safetensors")
-        model = model.to(runtime.device())
-        frames.append(score_records(model, readings, spec, spec.seeds[0], number, sources))
+        subject = Subject.of(model.to(runtime.device()), spec, spec.seeds[0], number, sources)
+        frame, found = _whole(subject, readings, list(spec.conditions))
+        frames.append(frame)
+        doubts += found
         log.info("dynamics %s %s: round %d", spec.model, spec.arm, number)
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True), doubts
 
 
-# --- verbs ----------------------------------------------------------------------------------
+def _on_all_pictures(conditions: Mapping[str, ConditionConfig]) -> dict[str, ConditionConfig]:
+    return {slug: one.model_copy(update={"images": None}) for slug, one in conditions.items()}
 
 
-def run(
-    spec: EvaluateSpec,
-    checkpoints: Sequence[str | Path],
-    sets: Mapping[str, ImageSet],
-    out: str | Path,
-    inputs: Sequence[str | Path] = (),
-) -> None:
-    """The verb `evaluate`: the records of all seeds of one arm, as parquet.
+def _whole(
+    subject: Subject, readings: Sequence[Reading], order: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """The records of a model in memory, conditions in order, and the doubts about it."""
+    refuse_unfit(subject, readings)
+    found: dict[str, list[pd.DataFrame]] = {slug: [] for slug in order}
+    doubts: list[str] = []
+    for reading in readings:
+        looked = examine_reading(subject, reading, reading.conditions)
+        doubts += dict.fromkeys(doubt for own in looked.values() for doubt in own)
+        with subject.frozen():
+            for _, frames in score_blocks(subject, reading):
+                for slug, frame in frames.items():
+                    found[slug].append(frame)
+    for doubt in doubts:
+        log.warning("%s", doubt)
+    parts = [frame for frames in found.values() for frame in frames]
+    return pd.concat(parts, ignore_index=True), doubts
 
-    Args:
-        spec: runs, batch size and conditions.
-        checkpoints: the final weights of each of the spec's seeds, in the same order.
-        sets: the image set of every slug that the conditions name; sets that fit into memory
-            are decoded once for all seeds.
-        out: parquet of kind "records".
-        inputs: files whose hashes go into the metadata.
-    """
-    readings = plan_readings(sets, spec, several=len(checkpoints) > 1)
-    sources = load_sources(spec)
-    frames = []
-    for seed, checkpoint in zip(spec.seeds, checkpoints, strict=True):
-        model = load_model(checkpoint).to(runtime.device())
-        frames.append(score_records(model, readings, spec, seed, FINAL, sources))
-        log.info("%s %s seed %d: %d rows", spec.model, spec.arm, seed, len(frames[-1]))
-    _write(pd.concat(frames, ignore_index=True), spec, out, inputs)
+
+# --- the verb `dynamics` --------------------------------------------------------------------
 
 
 def run_dynamics(
@@ -152,17 +154,11 @@ def run_dynamics(
     inputs: Sequence[str | Path] = (),
 ) -> None:
     """The verb `dynamics`: the records of every round of one run, as parquet."""
-    frame = dynamics(run_folder, sets, spec)
-    _write(frame, spec, out, inputs)
-
-
-def _write(
-    frame: pd.DataFrame, spec: EvaluateSpec, out: str | Path, inputs: Sequence[str | Path]
-) -> None:
-    sidecar = artifacts.provenance("records", spec.model_dump(mode="json"), inputs)
-    sidecar["doubts"] = [str(doubt) for doubt in checks.doubts(frame)]
-    for doubt in sidecar["doubts"]:
+    frame, doubts = dynamics(run_folder, sets, spec)
+    compared = [str(doubt) for doubt in checks.doubts(frame)]
+    for doubt in compared:
         log.warning("%s", doubt)
-    texts = ("model", "arm", "condition", "set", "corruption", "attack", "radius", "sample")
-    frame = frame.astype(dict.fromkeys((*texts, "norm"), "category"))
-    artifacts.write_parquet(out, frame, sidecar)
+    sidecar = artifacts.provenance("records", spec.model_dump(mode="json"), inputs)
+    sidecar["doubts"] = [*doubts, *compared]
+    texts = [name for name, kind in cells.TYPES.items() if kind == "text"]
+    artifacts.write_parquet(out, frame.astype(dict.fromkeys(texts, "category")), sidecar)

@@ -1,4 +1,4 @@
-"""Finetuning with noise on the patch tokens: one loop for every arm (METHOD.md section 5).
+"""Finetuning: one loop for every arm, whose losses are in `nsvit.losses` (METHOD.md section 5).
 
 Differs from the paper's code:
 
@@ -7,7 +7,8 @@ Differs from the paper's code:
 - noise is learned on pictures with the evaluation transform, a fresh seeded choice each round
   (it used augmented pictures, the same ones every round);
 - both terms of the loss come from one forward pass in one precision, so that all arms do the
-  same work; the arm `plain` adds zeros where the others add noise;
+  same work; the arm `plain` adds zeros where the others add noise, and adversarial training
+  attacks the same augmented pictures;
 - a dev split from the training set with the evaluation transform; nothing is ever chosen on a
   test set (it kept the best round on the mean of the test sets).
 """
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +24,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 
 from nsvit import artifacts, rounds, runtime
-from nsvit.config import RECIPES, FinetuneConfig
+from nsvit.config import RECIPES
 from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import train_images
-from nsvit.draws import batch_positions, global_seed, round_noise
+from nsvit.draws import attack_seeds, batch_positions, global_seed, round_noise
 from nsvit.errors import NsvitError
 from nsvit.inputs import check_fits, keep
-from nsvit.models import PixelModel, check_noise_shape, inject, save_model
+from nsvit.losses import ADVERSARIAL, attacked, both_halves, two_terms
+from nsvit.models import PixelModel, check_noise_shape, save_model
+from nsvit.noise import Noise
 from nsvit.rounds import Row
 from nsvit.training import adamw, cosine, drop_path, measure, set_lr
 
@@ -69,7 +70,11 @@ def finetune(
 
     Returns:
         The content of history.json: `rounds`, one row per round (0 is the start), and
-        `selected`, the round whose weights are the result.
+        `selected`, the round whose weights are the result. A row's `loss_clean` and `loss_noisy`
+        are the means over its steps of the two terms whose sum is the loss; the second is the
+        noisy one, or in adversarial training the adversarial one with its beta. `noise_*` are
+        None without noise. `train_seconds` is all the steps took, `attack_seconds` the attack's
+        part of that, None without one; `noise_seconds` comes on top.
 
     Raises:
         NsvitError: pictures, noise or weights do not fit (before any compute), or the loss is
@@ -78,7 +83,7 @@ def finetune(
     out = Path(out)
     check_fits(model, train)
     check_fits(model, dev)
-    if spec.kind != "none":
+    if spec.kind not in ("none", *ADVERSARIAL):
         check_noise_shape(model, torch.zeros(1, *model.token_shape), spec.finetune.block)
     accelerator = _accelerator()
     made_from = rounds.fingerprint(
@@ -137,7 +142,7 @@ def _identity(image_set: ImageSet) -> dict[str, Any]:
 def _row(number: int, step: int) -> Row:
     """A history row with everything unknown that only a trained round has."""
     trained = ("loss_clean", "loss_noisy", "noise_norm", "noise_steps", "noise_distance")
-    rest = ("epsilon_met", "noise_seconds", "train_seconds")
+    rest = ("epsilon_met", "noise_seconds", "train_seconds", "attack_seconds")
     return {
         "round": number,
         "step": step,
@@ -158,36 +163,36 @@ def _train_round(
     out: Path,
 ) -> Row:
     """Fresh noise, then `steps` optimiser steps; returns the round's row without dev numbers."""
-    config = spec.finetune
-    begun = time.perf_counter()
+    config, device = spec.finetune, accelerator.device
+    begun = runtime.clock(device)
     noise = round_noise(model, train, spec, number)
-    shift = torch.zeros(1, *model.token_shape) if noise is None else noise.tensor
-    shift = shift.detach().to(accelerator.device)
-    noise_seconds = time.perf_counter() - begun
-    begun = time.perf_counter()
+    shift = None
+    if spec.kind not in ADVERSARIAL:
+        shift = torch.zeros(1, *model.token_shape) if noise is None else noise.tensor
+        shift = shift.detach().to(device)
+    row = _row(number, number * config.steps)
+    row["noise_seconds"] = runtime.clock(device) - begun
+    begun, attacking = runtime.clock(device), 0.0
     batches = batch_positions(len(train), config.batch_size, config.steps, spec.seed, number)
     labels = torch.tensor(np.asarray(train.labels, dtype=np.int64))
     summed = torch.zeros(2)
     wrapped.train()
     for step in runtime.progress(range(config.steps), f"round {number}"):
         positions = batches[step]
+        seeds = (spec.seed, "augment", number, step)
         images = train_images(
-            train,
-            positions.tolist(),
-            config.augmentation,
-            model.image_size,
-            *(spec.seed, "augment", number, step),
-        )
+            train, positions.tolist(), config.augmentation, model.image_size, *seeds
+        ).to(device)
+        targets, second = labels[positions].to(device), images
+        if spec.kind in ADVERSARIAL:
+            before = runtime.clock(device)
+            starts = attack_seeds(len(images), spec.seed, number, step)
+            second = attacked(model, images, targets, spec.kind, config.adversarial, starts)
+            attacking += runtime.clock(device) - before
         set_lr(optimizer, cosine(config.lr, config.lr_min, step / config.steps))
-        with global_seed(accelerator.device, spec.seed, "dropout", number, step):
-            losses = _losses(
-                model,
-                wrapped,
-                images.to(accelerator.device),
-                labels[positions].to(accelerator.device),
-                shift,
-                config,
-            )
+        with global_seed(device, spec.seed, "dropout", number, step):
+            logits = both_halves(model, wrapped, images, second, shift, config.block)
+        losses = two_terms(logits, targets, spec.kind, config)
         values = losses.detach().cpu()
         if not bool(torch.isfinite(values).all()):
             raise _diverged(spec, number, step, float(values.sum()), out)
@@ -195,43 +200,25 @@ def _train_round(
         accelerator.backward(losses.sum())
         optimizer.step()
         summed += values
-    row = _row(number, number * config.steps)
     row |= {"loss_clean": float(summed[0]) / config.steps}
     row |= {"loss_noisy": float(summed[1]) / config.steps}
-    row |= {"noise_seconds": noise_seconds, "train_seconds": time.perf_counter() - begun}
+    row["train_seconds"] = runtime.clock(device) - begun
+    if spec.kind in ADVERSARIAL:
+        row["attack_seconds"] = attacking
     if noise is not None:
-        path = rounds.folder(out, number) / "noise.safetensors"
-        noise.save(
-            path, artifacts.provenance("noise", spec.model_dump(mode="json"), seed=spec.seed)
-        )
-        row |= {
-            "noise_norm": noise.norm,
-            "noise_steps": noise.steps,
-            "noise_distance": noise.distance,
-            "epsilon_met": noise.epsilon_met,
-        }
+        row |= _keep_noise(noise, spec, rounds.folder(out, number) / "noise.safetensors")
     return row
 
 
-def _losses(
-    model: PixelModel,
-    wrapped: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    shift: Tensor,
-    config: FinetuneConfig,
-) -> Tensor:
-    """(2,): the clean and the noisy cross-entropy, from one forward pass of [images; images]."""
-    count = len(images)
-    added = torch.cat([torch.zeros_like(shift).expand(count, -1, -1), shift.expand(count, -1, -1)])
-    with inject(model, added, config.block):
-        logits = wrapped(torch.cat([images, images]))
-    return torch.stack(
-        [
-            cross_entropy(half, labels, label_smoothing=config.label_smoothing)
-            for half in logits.split(count)
-        ]
-    )
+def _keep_noise(noise: Noise, spec: FinetuneSpec, path: Path) -> Row:
+    """Writes a round's noise; returns what its row says of it."""
+    noise.save(path, artifacts.provenance("noise", spec.model_dump(mode="json"), seed=spec.seed))
+    return {
+        "noise_norm": noise.norm,
+        "noise_steps": noise.steps,
+        "noise_distance": noise.distance,
+        "epsilon_met": noise.epsilon_met,
+    }
 
 
 # --- the end of a run -----------------------------------------------------------------------
@@ -286,4 +273,6 @@ def _log_round(spec: FinetuneSpec, row: Row) -> None:
         text += f" (epsilon {met}), {row['noise_seconds']:.1f} s"
     if row["train_seconds"] is not None:
         text += f" + {row['train_seconds']:.1f} s"
+    if row["attack_seconds"] is not None:
+        text += f", {row['attack_seconds']:.1f} s of them for the attack"
     log.info("%s", text)

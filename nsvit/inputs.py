@@ -30,6 +30,12 @@ class Pictures:
     image_set: ImageSet
     pixels: Tensor | None = None
 
+    def part(self, start: int, stop: int) -> Pictures:
+        """The pictures from one position to another, fewer if there are fewer."""
+        rows = range(start, min(stop, len(self.image_set)))
+        pixels = None if self.pixels is None else self.pixels[start:stop]
+        return Pictures(self.image_set.subset(rows), pixels)
+
     def batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in the set's order: pixels (B, 3, H, W) in [0, 1] and labels (B,)."""
         if self.pixels is None:

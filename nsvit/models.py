@@ -294,6 +294,14 @@ def _load_checkpoint(
     return model
 
 
+def same_weights(one: PixelModel, other: PixelModel) -> bool:
+    """Whether two models have the same weights, whatever mean and std they are read with."""
+    first, second = one.net.state_dict(), other.net.state_dict()
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name].to(value.device)) for name, value in first.items()
+    )
+
+
 def load_weights(model: PixelModel, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Puts weights into a model, all or nothing.
 

@@ -2,7 +2,8 @@
 
 Both are one tensor (1, N, D) for all images, and both stop as soon as the predictions of one
 batch barely move: mean over the batch of the sum over classes of the squared difference of
-probabilities below `epsilon` (METHOD.md sections 4 and 5.1).
+probabilities below `epsilon` (METHOD.md sections 4 and 5.1). Learned noise can also be given a
+fixed length (`early_stop: false`), the variant of the paper's reply to its reviewers.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ class Noise:
         tensor: (1, N, D) float32, token units, on the model's device; on the CPU when loaded.
         block: injection point: 0 the output of the patch embedding, k the input of block k.
         kind: "learned" or "random".
-        epsilon_met: the last batch was inside epsilon; False when the budget ended first.
-        distance: mean summed squared probability distance on the last batch that was measured.
+        epsilon_met: `distance` is below epsilon; with early stop False means that the budget
+            ended first.
+        distance: mean summed squared probability distance on the last batch that was measured:
+            of this tensor if it stopped early, else of the one before the last step.
         steps: optimiser steps (learned) or shrinkings (random) done.
         norm: L2 norm of the tensor.
         history: every `HISTORY_EVERY` steps and at the last measurement: step (changes done so
@@ -134,12 +137,13 @@ def learn_noise(
         images_or_loader: pool (n, 3, H, W), float in [0, 1] or uint8, visited in order and
             cyclically in batches of `config.batch_size`; or a `Pool`; or an iterable of batches
             (or of tuples that begin with one), iterated again whenever it ends.
-        config: limit, lr, weight_decay, epsilon, max_steps, batch_size and loss.
+        config: limit, lr, weight_decay, epsilon, max_steps, early_stop, batch_size and loss.
         block: injection point.
         generator: CPU generator of the start.
 
     Returns:
-        Learned noise. `epsilon_met` is False when `max_steps` or a one-way iterator ended first.
+        Learned noise. `epsilon_met` is False when `max_steps` or a one-way iterator ended first;
+        without early stop it says where the noise was at the last measurement.
 
     Raises:
         NsvitError: no such injection point, no images, or the loss is NaN or infinite.
@@ -183,8 +187,13 @@ def random_noise(
         Random noise; `epsilon_met` says whether it ever came inside (unchecked in the authors').
 
     Raises:
-        NsvitError: no such injection point, no images, or logits are NaN or infinite.
+        NsvitError: no such injection point, no images, logits are NaN or infinite, or no early
+            stop: shrunk a fixed number of times, nothing is left of the noise.
     """
+    if not config.early_stop:
+        raise NsvitError(
+            "random noise is shrunk until it is inside epsilon: noise.early_stop must be true"
+        )
     start = torch.randn(_shape(model, block), generator=generator) * random.std
     noise = start.to(model.mean.device)
 
@@ -209,7 +218,10 @@ def _until_epsilon(
     kind: str,
     settings: dict[str, Any],
 ) -> Noise:
-    """Tests and changes `noise` in turn, one batch each, until inside epsilon or out of budget."""
+    """Tests and changes `noise` in turn, one batch each, until inside epsilon or out of budget.
+
+    Without early stop the test is only recorded.
+    """
     met, distance, steps = False, math.nan, 0
     history: list[dict[str, float]] = []
     with frozen(model):
@@ -224,7 +236,7 @@ def _until_epsilon(
             _check_finite(distance, kind, block, step)
             history.append({"step": step, "distance": distance, "norm": _norm(noise)})
             met = distance < config.epsilon
-            if met:
+            if met and config.early_stop:
                 break
             _check_finite(change(clean, noisy), kind, block, step)
             steps = step + 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nsvit import artifacts
+from nsvit import artifacts, cells
 from nsvit.errors import NsvitError
-from nsvit.statistics import picture_scores
+from nsvit.statistics import add_robust, picture_scores
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nsvit.specs import TableSpec
 
 #: What every table and figure is made from.
 COLUMNS = (
@@ -27,26 +29,36 @@ COLUMNS = (
     "correct",
 )
 
+#: Rows that are reduced to scores at once.
+CHUNK = 100_000
+
+Paths = Sequence[str | Path]
+
 
 def read_records(
-    paths: Sequence[str | Path], columns: Sequence[str] = COLUMNS, kind: str = "records"
+    paths: Paths, columns: Sequence[str] = COLUMNS, kind: str = "records"
 ) -> pd.DataFrame:
     """The records of several files as one frame; texts are pandas categories.
 
     Args:
-        paths: parquet files of that kind.
+        paths: parquet files of that kind, or manifests (`*.json`), which stand for their cells.
         columns: the columns to read.
         kind: "records" or another kind of parquet file.
 
     Raises:
-        NsvitError: a file is missing, half-written, of another kind, or there is none.
+        NsvitError: a file is missing, half-written, of another kind, not the one that its
+            manifest lists, or there is none.
     """
+    frames = [artifacts.read_parquet(path, kind, list(columns))[0] for path in _files(paths)]
+    if not frames:
+        raise NsvitError(f"no {kind} files were given")
+    return _joined(frames, columns)
+
+
+def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
     from pandas.api.types import union_categoricals
 
-    frames = [artifacts.read_parquet(path, kind, list(columns))[0] for path in paths]
-    if not frames:
-        raise NsvitError(f"no {kind} files were given")
     joined = {}
     for name in columns:
         series = [frame[name] for frame in frames]
@@ -58,21 +70,108 @@ def read_records(
 
 
 def read_scores(
-    records: pd.DataFrame | Sequence[str | Path], baseline: Mapping[str, float] | None = None
+    records: pd.DataFrame | Paths,
+    *,
+    normalised: Collection[str] = (),
+    conditions: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Scores per picture of finished runs (round -1), see `statistics.picture_scores`.
 
-    Files are reduced one after the other, so that memory does not grow with the cells of a
-    corruption set.
+    Files are reduced a few at a time, so that memory does not grow with the cells of a corruption
+    set.
+
+    Args:
+        records: a frame, or files as in `read_records`.
+        normalised: the conditions with metric `mce`.
+        conditions: leave out others; cells of others are not even read.
+
+    Raises:
+        NsvitError: as `read_records`.
     """
     import pandas as pd
 
     if isinstance(records, pd.DataFrame):
-        return picture_scores(records[records["round"] == -1], baseline)
+        records = records[records["round"] == -1]
+        if conditions is not None:
+            records = records[records["condition"].isin(list(conditions))]
+        return picture_scores(records, normalised=normalised)
     parts = []
-    for path in records:
-        frame = artifacts.read_parquet(path, "records", list(COLUMNS))[0]
-        parts.append(picture_scores(frame[frame["round"] == -1], baseline))
+    for frame in _chunks(records, conditions):
+        parts.append(picture_scores(frame[frame["round"] == -1], normalised=normalised))
     if not parts:
         raise NsvitError("no records files were given")
     return pd.concat(parts, ignore_index=True)
+
+
+def read_table_scores(records: pd.DataFrame | Paths, spec: TableSpec) -> pd.DataFrame:
+    """Scores of finished runs as tables use them: mCE where the config says so, robust sets added.
+
+    Raises:
+        NsvitError: a file is missing or half-written, the records name a model, arm or condition
+            that the config does not, or the members of a robust set differ in their pictures.
+    """
+    scores = read_scores(records, normalised=spec.normalised)
+    known: dict[str, Collection[str]] = {
+        "model": spec.models,
+        "arm": spec.arms,
+        "condition": spec.conditions,
+    }
+    for key, among in known.items():
+        odd = sorted({str(value) for value in scores[key].unique()} - set(among))
+        if odd:
+            raise NsvitError(
+                f"records name {key} {', '.join(odd)}; the config has {', '.join(among)}"
+            )
+    return add_robust(scores, {slug: one.conditions for slug, one in spec.robust.items()})
+
+
+def _chunks(paths: Paths, conditions: Collection[str] | None) -> Iterator[pd.DataFrame]:
+    """The records of some files, many small ones at a time but a large one alone."""
+    frames: list[pd.DataFrame] = []
+    for path in _files(paths, conditions):
+        frames.append(artifacts.read_parquet(path, "records", list(COLUMNS))[0])
+        if sum(map(len, frames)) >= CHUNK:
+            yield _joined(frames, COLUMNS)
+            frames = []
+    if frames:
+        yield _joined(frames, COLUMNS)
+
+
+def read_doubts(paths: Paths) -> list[str]:
+    """Reasons to distrust records: those found when they were made, and from comparing them.
+
+    Attacks on one run are compared across manifests too, since an attack may have a job of its
+    own. Each doubt once, in the order of the files.
+
+    Args:
+        paths: manifests, or single files of records.
+
+    Raises:
+        NsvitError: as `read_records`.
+    """
+    found: list[str] = []
+    runs: dict[tuple[str, str, int], dict[Path, list[cells.Listed]]] = {}
+    for path in map(Path, paths):
+        if path.suffix != ".json":
+            found += artifacts.read_parquet(path, "records", ["round"])[1].get("doubts", [])
+            continue
+        listed, doubts = cells.read_manifest(path)
+        found += doubts
+        for cell in listed:
+            runs.setdefault(cell.run, {}).setdefault(path, []).append(cell)
+    for manifests in runs.values():
+        if len(manifests) > 1:  # within one, they were compared when it was written
+            found += cells.compare(cell for own in manifests.values() for cell in own)
+    return list(dict.fromkeys(found))
+
+
+def _files(paths: Paths, conditions: Collection[str] | None = None) -> Iterator[Path]:
+    """The parquet files behind some paths; of manifests only those of the conditions."""
+    for path in map(Path, paths):
+        if path.suffix == ".json":
+            listed = cells.read_manifest(path)[0]
+            yield from (
+                cell.path for cell in listed if conditions is None or cell.condition in conditions
+            )
+        else:
+            yield path

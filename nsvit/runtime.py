@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -79,6 +80,15 @@ def device(name: str | None = None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise NsvitError(f"device {name!r} (NSVIT_DEVICE) cannot be used: {reason}") from None
     return torch.device(name)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds on a clock, read once the device has done what it was given."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def prepare(threads: int | None = None) -> None:

@@ -35,6 +35,16 @@ class RenderSpec(Section):
     val_path: str | None = Field(None, description="set c: the pictures to corrupt, below root")
 
 
+class TransferSpec(Section):
+    """The embedded benchmark's counterpart of DAmageNet, made from its val set."""
+
+    count: int
+    path: str
+    list: str
+    val_path: str = Field(description="the pictures that are attacked, below root")
+    transfer: c.TransferConfig
+
+
 class ScanSpec(Section):
     """One set on disk."""
 
@@ -118,7 +128,7 @@ class FinetuneSpec(Section):
 
 
 class EvaluateSpec(Section):
-    """The runs of one arm under every condition."""
+    """Runs of one arm under the conditions of one job."""
 
     model: Slug
     arm: Slug
@@ -149,6 +159,54 @@ class TableSpec(Section):
     robust: dict[Slug, c.RobustConfig] = Field(default_factory=dict)
     statistics: c.StatisticsConfig
     dynamics: c.DynamicsConfig | None = None
+
+    def arms_of(self, model: str) -> list[str]:
+        """The arms that a model is finetuned with, in the order of the configuration."""
+        return [
+            slug for slug, arm in self.arms.items() if arm.models is None or model in arm.models
+        ]
+
+    def is_asked(self, model: str, arm: str, condition: str) -> bool:
+        """Whether the runs of an arm of a model are evaluated under a condition."""
+        own = self.conditions[condition]
+        return model in (own.models or (model,)) and arm in (own.arms or (arm,))
+
+    def averaged(self, model: str, *arms: str) -> tuple[str, ...]:
+        """The conditions of the Average: those that count and that all of these arms have."""
+        return tuple(
+            slug
+            for slug, condition in self.conditions.items()
+            if condition.average and all(self.is_asked(model, arm, slug) for arm in arms)
+        )
+
+    @property
+    def normalised(self) -> tuple[str, ...]:
+        """The conditions whose corruption errors are divided by AlexNet's."""
+        return tuple(slug for slug, one in self.conditions.items() if one.metric == "mce")
+
+
+class AccuracySpec(Section):
+    """One table of accuracies: its rows and columns, in table order."""
+
+    title: str
+    models: dict[Slug, c.ModelConfig]
+    arms: dict[Slug, c.ArmConfig]
+    columns: tuple[Slug, ...] = Field(description="conditions and robust sets")
+    conditions: dict[Slug, c.ConditionConfig] = Field(
+        description="those among the columns, and the members of robust sets"
+    )
+    robust: dict[Slug, c.RobustConfig]
+    against: tuple[Slug, ...] = ()
+    statistics: c.StatisticsConfig
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Every (model, arm) of the table."""
+        return [
+            (model, slug)
+            for model in self.models
+            for slug, arm in self.arms.items()
+            if arm.models is None or model in arm.models
+        ]
 
 
 class PlanSpec(Section):
@@ -181,6 +239,20 @@ def render(exp: c.Experiment, name: str) -> RenderSpec:
         reference_cnn=own.reference_cnn if name == "a" else None,
         path=sets[name].path,
         val_path=sets[exp.data.val].path if name == "c" else None,
+    )
+
+
+def render_transfer(exp: c.Experiment) -> TransferSpec:
+    """The spec of `render_transfer`."""
+    own, target = exp.data.menagerie, exp.data.sets.get("damagenet")
+    if own is None or target is None or target.list is None:
+        raise NsvitError("data.menagerie or data.sets.damagenet is not in the config")
+    return TransferSpec(
+        count=own.counts.damagenet,
+        path=target.path,
+        list=target.list,
+        val_path=exp.data.sets[exp.data.val].path,
+        transfer=own.transfer,
     )
 
 
@@ -261,7 +333,9 @@ def finetune(exp: c.Experiment, model: str, arm: str, seed: int) -> FinetuneSpec
         unused["random"] = c.RandomNoiseConfig()
     if kind not in ("random", "nullspace"):
         unused["noise"] = c.NoiseConfig()
-    if kind not in ("madry", "trades"):
+    if kind in ("madry", "trades"):
+        unused["block"] = 0
+    else:
         unused["adversarial"] = c.AdversarialConfig()
     return FinetuneSpec(
         model=model,
@@ -281,22 +355,36 @@ def _sources(
     return {slug: model for slug, model in exp.evaluate.sources.items() if slug in named}
 
 
-def evaluate(exp: c.Experiment, model: str, arm: str) -> EvaluateSpec:
-    """The spec of `evaluate`."""
+def evaluate(exp: c.Experiment, model: str, arm: str, job: str, part: str) -> EvaluateSpec:
+    """The spec of `evaluate`: the conditions of a job, for the seeds of a part."""
+    every = exp.conditions(model, arm)
+    conditions = {slug: condition for slug, condition in every.items() if condition.job == job}
     return EvaluateSpec(
         model=model,
         arm=arm,
-        seeds=exp.seeds(model, arm),
+        seeds=part_seeds(exp, model, arm, part),
         batch_size=exp.evaluate.batch_size,
-        conditions=_computed(exp.conditions(model, arm)),
-        sources=_sources(exp, exp.conditions(model, arm)),
+        conditions=_computed(conditions),
+        sources=_sources(exp, conditions),
     )
+
+
+def parts(exp: c.Experiment, model: str, arm: str) -> list[str]:
+    """The parts that an arm's seeds are evaluated in: "all", or "seed0" and so on."""
+    if exp.evaluate.together:
+        return ["all"]
+    return [f"seed{seed}" for seed in exp.seeds(model, arm)]
+
+
+def part_seeds(exp: c.Experiment, model: str, arm: str, part: str) -> tuple[int, ...]:
+    """The seeds of a part."""
+    return exp.seeds(model, arm) if part == "all" else (int(part.removeprefix("seed")),)
 
 
 def _computed(conditions: dict[str, c.ConditionConfig]) -> dict[str, c.ConditionConfig]:
     """Conditions without what is only for tables, so that a new heading evaluates nothing."""
     blank = {"label": "", "paper": None, "average": True, "models": None, "arms": None}
-    blank |= {"job": "main"}
+    blank |= {"job": "main", "metric": "accuracy"}
     return {slug: condition.model_copy(update=blank) for slug, condition in conditions.items()}
 
 
@@ -319,8 +407,33 @@ def dynamics(exp: c.Experiment, model: str, arm: str) -> DynamicsSpec:
     )
 
 
+def accuracy(exp: c.Experiment, table: str) -> AccuracySpec:
+    """The spec of `table`: without the settings that its records already hold."""
+    own, evaluate = exp.tables[table], exp.evaluate
+    columns = own.conditions or (*evaluate.conditions, *evaluate.robust)
+    robust = {slug: evaluate.robust[slug] for slug in columns if slug in evaluate.robust}
+    members = {name for one in robust.values() for name in one.conditions}
+    return AccuracySpec(
+        title=own.title,
+        models={slug: exp.models[slug] for slug in own.models or exp.models},
+        arms={
+            slug: exp.arms[slug].model_copy(update={"overrides": {}})
+            for slug in own.arms or exp.arms
+        },
+        columns=columns,
+        conditions={
+            slug: condition.model_copy(update={"job": "main"})
+            for slug, condition in evaluate.conditions.items()
+            if slug in columns or slug in members
+        },
+        robust=robust,
+        against=own.against,
+        statistics=exp.statistics,
+    )
+
+
 def table(exp: c.Experiment) -> TableSpec:
-    """The spec of every table and figure made from records."""
+    """The spec of every other table and figure made from records."""
     return TableSpec(
         models=exp.models,
         arms=exp.arms,

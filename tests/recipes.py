@@ -7,12 +7,11 @@ the rule's number in `nsvit.config.RECIPES` first.
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 from pathlib import Path
 
 from nsvit.config import RECIPES
+from nsvit.fingerprint import code_digest
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tests/recipes.json"
@@ -20,12 +19,19 @@ LOCK = ROOT / "tests/recipes.json"
 _PICTURES = ("data/layouts.py", "data/loading.py", "data/pictures.py", "inputs.py")
 _TRAIN = ("data/augment.py", "training.py", *_PICTURES)
 _NOISE = ("models.py", "noise.py", *_PICTURES)
-_TABLES = ("records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
+_ATTACKS = tuple(f"attacks/{name}.py" for name in ("pgd", "steps", "threat", "training"))
+_ACCURACY = ("tables/accuracy.py", "tables/accuracy_notes.py", "tables/accuracy_sheet.py")
+_SCORES = ("attacks", "readings.py", "scoring.py", "models.py", *_PICTURES)
+_TABLES = ("cells.py", "records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
 
 #: The files below nsvit/ that make a rule's output.
 CODE: dict[str, tuple[str, ...]] = {
     "render": ("data/menagerie", "data/corruptions.py"),
-    "scan": ("data/layouts.py", "data/pictures.py"),
+    "render_transfer": (
+        *("transfer.py", "models.py", "data/menagerie/write.py", "data/pictures.py"),
+        *("attacks/mi_fgsm.py", "attacks/steps.py", "attacks/threat.py"),
+    ),
+    "scan": ("data/layouts.py", "data/pictures.py", "data/rows.py"),
     "contact_sheet": ("data/sheets.py", "data/pictures.py"),
     "pretrain_model": ("models.py", "pretrain.py", *_TRAIN),
     "prepare_model": ("models.py",),
@@ -33,41 +39,35 @@ CODE: dict[str, tuple[str, ...]] = {
     "nullity": ("nullspace/table.py",),
     "learn_noise": ("influence.py", *_NOISE),
     "influence": ("influence.py", *_NOISE),
-    "finetune": ("draws.py", "finetuning.py", "rounds.py", *_TRAIN, *_NOISE),
-    "evaluate": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
-    "dynamics": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
-    "table1": ("tables/main.py", "paper", *_TABLES),
+    "finetune": (
+        "draws.py",
+        "finetuning.py",
+        "losses.py",
+        "rounds.py",
+        *_ATTACKS,
+        *_TRAIN,
+        *_NOISE,
+    ),
+    "evaluate": ("cells.py", "matrix.py", *_SCORES),
+    "dynamics": ("evaluation.py", *_SCORES),
+    "table": (*_ACCURACY, "paper", *_TABLES),
+    "table_claims": ("claims", "paper", "tables/claims.py", "tables/paired.py", *_TABLES),
+    "table_cost": ("tables/cost.py", *_TABLES),
     "table_influence": ("tables/influence.py", *_TABLES),
     "table_nullity": ("tables/nullity.py", *_TABLES),
-    "table_runs": ("tables/runs.py", *_TABLES),
+    "table_paired": ("tables/paired.py", *_TABLES),
     "figure_nullspace": ("figures/nullspace.py", "figures/style.py"),
     "figure_influence": ("figures/influence.py", "figures/style.py"),
+    "figure_claims": ("claims/verdicts.py", "figures/forest.py", "figures/style.py"),
     "figure_dynamics": ("figures/dynamics.py", "figures/style.py", "statistics", "paper"),
     "plan": ("report/verbs.py",),
     "report": ("report",),
 }
 
 
-def _meaning(path: Path) -> str:
-    """A python file without comments, docstrings and layout."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[0].value = ast.Constant("")
-    return ast.dump(tree)
-
-
 def fingerprint(rule: str) -> str:
     """A hash of the code that makes a rule's output."""
-    digest = hashlib.sha256()
-    for name in sorted(set(CODE[rule])):
-        path = ROOT / "nsvit" / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(_meaning(file).encode())
-    return digest.hexdigest()[:16]
+    return code_digest(CODE[rule])[:16]
 
 
 def now() -> dict[str, dict[str, object]]:

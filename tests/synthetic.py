@@ -20,6 +20,7 @@ SKILL = {
     "fgsm_2": 0.66,
     "fgsm_4": 0.50,
     "fgsm_8": 0.31,
+    "damagenet": 0.62,
     "a": 0.18,
     "c": 0.55,
     "v2": 0.73,
@@ -32,10 +33,32 @@ MODEL_GAIN = {"vit_s": 0.0, "vit_b": 0.03, "vit_s_wrong_norm": -0.10}
 
 
 def experiment() -> config.Experiment:
-    """The default config, with few resamples and all seeds for every model."""
+    """The default config with a matrix of its own, which does not change with the default's.
+
+    Four arms with all seeds for every model, and the conditions of `SKILL` under every one.
+    """
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     for model in raw["models"].values():
         model.pop("max_seeds", None)
+    raw["arms"] = {slug: raw["arms"][slug] for slug in ARM_GAIN}
+    for slug, arm in raw["arms"].items():
+        arm.pop("models", None)
+        arm["seeds"] = [0] if slug == "none" else [0, 1, 2]
+    found = raw["evaluate"]["conditions"]
+    raw["evaluate"]["conditions"] = {slug: found[slug] for slug in SKILL if slug in found}
+    for condition in raw["evaluate"]["conditions"].values():
+        for key in ("models", "arms", "images"):
+            condition.pop(key, None)
+    for key in ("robust", "sources"):
+        raw["evaluate"].pop(key, None)
+    raw["tables"] = {
+        "table1": {"title": "Table 1: accuracy per condition"},
+        "control": {
+            "title": "Control",
+            "models": ["vit_s", "vit_s_wrong_norm"],
+            "against": ["none", "plain"],
+        },
+    }
     raw["statistics"] = {"confidence": 0.95, "resamples": 200, "seed": 0}
     return config.validate(raw)
 
@@ -43,6 +66,13 @@ def experiment() -> config.Experiment:
 def table_spec() -> specs.TableSpec:
     """The spec of the tables of the default config."""
     return specs.table(experiment())
+
+
+def accuracy_spec(
+    table: str = "table1", exp: config.Experiment | None = None
+) -> specs.AccuracySpec:
+    """The spec of one table of accuracies of the default config."""
+    return specs.accuracy(exp or experiment(), table)
 
 
 def run_records(
@@ -163,7 +193,8 @@ def history(model: str, arm: str, seed: int, rounds: int = 8, steps: int = 20) -
         }
         for r in range(trained + 1)
     ]
-    spec = {"model": model, "arm": arm, "seed": seed}
+    settings = config.FinetuneConfig(rounds=trained, steps=steps).model_dump(mode="json")
+    spec = {"model": model, "arm": arm, "seed": seed, "kind": arm, "finetune": settings}
     content = artifacts.provenance("history", spec, seed=seed)
     return {**content, "rounds": rows, "selected": trained}
 

@@ -3,7 +3,8 @@
 To add an attack: write `nsvit/attacks/<name>.py` with a function
 `start(model, images, labels, context)` that returns a function from a `ThreatModel` to
 adversarial images, enter it in `ATTACKS`, and give it a section in `nsvit.config`. What does not
-depend on the radius belongs in `start`, so that evaluation at several radii pays for it once.
+depend on the radius belongs in `start`. Evaluation at several radii pays for it once if the attack
+is named in `nsvit.scoring`'s `_SAME_START`: only where the result is the same as without sharing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from nsvit.attacks.threat import Norm, ThreatModel
 from nsvit.attacks.training import madry_images, trades_images
 from nsvit.config import radius_value
 from nsvit.errors import NsvitError
-from nsvit.models import frozen
+from nsvit.models import frozen, same_weights
 from nsvit.statistics import checks
 from nsvit.statistics.checks import Doubt
 
@@ -143,9 +144,11 @@ def refuse(
     """
     try:
         if config.name == "patch_fool":
-            patch_fool.attentions(pixel_model(model))
+            patch_fool.check(pixel_model(model), config.patches)
         elif config.name == "mi_fgsm":
-            mi_fgsm.check(model, Context(source=source))
+            other = pixel_model(mi_fgsm.check(model, Context(source=source)))
+            if same_weights(pixel_model(model), other):
+                raise NsvitError("attack mi_fgsm: the source model has the target's own weights")
         elif config.name == "autoattack":
             auto.check(classes)
     except NsvitError as error:

@@ -44,6 +44,18 @@ def start(
     )
 
 
+def check(model: PixelModel, patches: int) -> None:
+    """Refuses a model whose attention cannot be read, or with fewer patches.
+
+    Raises:
+        NsvitError: names the model and what it lacks.
+    """
+    attentions(model)
+    count = model.token_shape[0]
+    if patches > count:
+        raise NsvitError(f"attack patch_fool: {patches} patches of a picture with {count}")
+
+
 def attentions(model: PixelModel) -> list[nn.Module]:
     """The attention of every encoder block, whose softmax can be read.
 
@@ -120,13 +132,12 @@ def choose(
         NsvitError: the attention cannot be read, or there are fewer patches.
     """
     net = pixel_model(model)
+    check(net, patches)
     with reading_attention(net) as maps:
         holding = holds(model, images, labels)
         count = net.token_shape[0]
         _check_maps(net, maps, count)
         attended = maps[min(layer, len(maps) - 1)].mean(1).mean(1)[:, -count:]
-    if patches > count:
-        raise NsvitError(f"attack patch_fool: {patches} patches of a picture with {count}")
     return attended.argsort(dim=1, descending=True, stable=True)[:, :patches], holding
 
 

@@ -15,7 +15,13 @@ from nsvit.config.attacks import (
     PgdConfig,
 )
 from nsvit.config.base import RECIPES, Radius, Section, Slug, Triple, radius_value
-from nsvit.config.data import DataConfig, MenagerieConfig, MenagerieCounts, SetConfig
+from nsvit.config.data import (
+    DataConfig,
+    MenagerieConfig,
+    MenagerieCounts,
+    SetConfig,
+    TransferConfig,
+)
 from nsvit.config.evaluation import (
     ConditionConfig,
     DynamicsConfig,
@@ -70,6 +76,7 @@ __all__ = [
     "Slug",
     "StatisticsConfig",
     "TableConfig",
+    "TransferConfig",
     "Triple",
     "describe",
     "load",

@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from nsvit.config.base import PositiveInt, Section, Slug
+from nsvit.config.base import PositiveInt, Radius, Section, Slug
 
 
 class MenagerieCounts(Section):
@@ -24,6 +24,18 @@ class MenagerieCounts(Section):
     sketch: PositiveInt = 1000
     stylized: PositiveInt = 1000
     c: PositiveInt = Field(200, description="val pictures that are corrupted in 75 ways each")
+    damagenet: PositiveInt = Field(1000, description="val pictures that are attacked on a CNN")
+
+
+class TransferConfig(Section):
+    """How set damagenet is made: MI-FGSM (linf) on a model of its own, as 8-bit pictures."""
+
+    cnn: str = Field(
+        "local-dir:nsvit/pretrained/cnn_t", description="timm model that is attacked; no other use"
+    )
+    radius: Radius = "16/255"
+    steps: PositiveInt = 10
+    decay: float = Field(1.0, ge=0, description="share of the momentum kept per step")
 
 
 class MenagerieConfig(Section):
@@ -36,21 +48,34 @@ class MenagerieConfig(Section):
     reference_cnn: str = Field(
         "local-dir:nsvit/pretrained/cnn_a", description="timm model that filters set a"
     )
+    transfer: TransferConfig = TransferConfig()
 
 
 class SetConfig(Section):
     """One image set on disk."""
 
     path: str = Field(description="folder, relative to data.root")
-    layout: Literal["wnid", "index", "corruption"] = Field(
+    layout: Literal["wnid", "index", "corruption", "list"] = Field(
         "wnid",
-        description="<wnid>/*, <class number>/* (ImageNet-V2) or <corruption>/<severity>/<wnid>/*",
+        description="<wnid>/*, <class number>/* (ImageNet-V2), <corruption>/<severity>/<wnid>/* or "
+        "a flat folder with a list file (DAmageNet)",
+    )
+    list: str | None = Field(
+        None,
+        description="layout list: file of lines '<file name> <class number or wnid>', relative to "
+        "data.root; in the set's folder or elsewhere",
     )
     resize: int | None = Field(None, ge=1, description="shorter side after bicubic resize, pixels")
     crop: int | None = Field(None, ge=1, description="side of the centre crop, pixels")
     restrict: bool = Field(
-        False, description="predict only among the classes that have a folder (ImageNet-A, -R)"
+        False, description="predict only among the classes that it has (ImageNet-A, -R)"
     )
+
+    @model_validator(mode="after")
+    def _list_fits_layout(self) -> SetConfig:
+        if (self.list is None) == (self.layout == "list"):
+            raise ValueError("layout 'list' needs `list`, its list file, and no other layout does")
+        return self
 
 
 class DataConfig(Section):
@@ -76,6 +101,9 @@ class DataConfig(Section):
         for slug, path in paths.items():
             if path.is_absolute() or ".." in path.parts or not path.parts:
                 raise ValueError(f"data.sets.{slug}.path: a folder below data.root, not {path}")
+            listing = PurePosixPath(self.sets[slug].list or "list")
+            if listing.is_absolute() or ".." in listing.parts or not listing.parts:
+                raise ValueError(f"data.sets.{slug}.list: a file below data.root, not {listing}")
             for other, its in paths.items():
                 if other != slug and its.is_relative_to(path):
                     raise ValueError(f"data.sets.{other}.path: {its} is inside that of {slug}")
@@ -94,5 +122,19 @@ class DataConfig(Section):
             raise ValueError("data.train and data.val: the embedded benchmark's are train and val")
         if counts["c"] > counts["val"]:
             raise ValueError("data.menagerie.counts.c: more than there are pictures in val")
+        if "damagenet" in self.sets:
+            self._transfer_is_sound(menagerie)
         if self.dev_images >= counts["train"]:
             raise ValueError("data.dev_images: leaves nothing of train to train on")
+
+    def _transfer_is_sound(self, menagerie: MenagerieConfig) -> None:
+        own, counts = self.sets["damagenet"], menagerie.counts
+        if counts.damagenet > counts.val:
+            raise ValueError("data.menagerie.counts.damagenet: more than there are pictures in val")
+        if menagerie.transfer.cnn == menagerie.reference_cnn:
+            raise ValueError("data.menagerie.transfer.cnn: it already filters set a; take another")
+        if own.list is None or PurePosixPath(own.list).parent != PurePosixPath(own.path):
+            raise ValueError(
+                "data.sets.damagenet: the embedded benchmark's has layout 'list' and its list "
+                f"file in its own folder ({own.path}/val_damagenet.txt)"
+            )

@@ -63,6 +63,10 @@ class EvaluateConfig(Section):
     )
 
 
+#: Tables that have a rule of their own; `tables` cannot use their names.
+OWN_TABLES = ("claims", "closure", "cost", "influence", "lambda", "nullity", "paired")
+
+
 class TableConfig(Section):
     """One table of accuracies: which rows and columns, null meaning all."""
 
@@ -71,6 +75,9 @@ class TableConfig(Section):
     arms: tuple[Slug, ...] | None = None
     conditions: tuple[Slug, ...] | None = Field(
         None, description="conditions and robust sets, in this order"
+    )
+    against: tuple[Slug, ...] = Field(
+        (), description="also show the paired differences of the other arms to these"
     )
 
 

@@ -17,6 +17,7 @@ from nsvit.config.attacks import MiFgsmConfig
 from nsvit.config.base import Section, Slug
 from nsvit.config.data import DataConfig
 from nsvit.config.evaluation import (
+    OWN_TABLES,
     ConditionConfig,
     DynamicsConfig,
     EvaluateConfig,
@@ -64,19 +65,28 @@ class Experiment(Section):
                         f"evaluate.sources.{slug}: the model under test {name!r} itself; a "
                         "transfer attack needs another one"
                     )
+        self._transfer_is_sound()
         for slug, arm in self.arms.items():
             _need(arm.models or (), self.models, f"arms.{slug}.models")
             self.resolve(slug)
-        columns = {**self.evaluate.conditions, **self.evaluate.robust}
         for slug, table in self.tables.items():
-            _need(table.models or (), self.models, f"tables.{slug}.models")
-            _need(table.arms or (), self.arms, f"tables.{slug}.arms")
-            _need(table.conditions or (), columns, f"tables.{slug}.conditions")
+            self._table_is_sound(slug, table)
         if self.influence:
             _need(self.influence.models, self.models, "influence.models")
         if self.dynamics:
             self._dynamics_are_sound(self.dynamics)
         return self
+
+    def _transfer_is_sound(self) -> None:
+        own = self.data.menagerie
+        if own is None or "damagenet" not in self.data.sets:
+            return
+        tested = [slug for slug, model in self.models.items() if model.timm == own.transfer.cnn]
+        if tested:
+            raise ValueError(
+                f"data.menagerie.transfer.cnn: the model under test {tested[0]!r} itself; set "
+                "damagenet is a transfer attack and needs another one"
+            )
 
     def _condition_is_sound(self, slug: str, condition: ConditionConfig) -> None:
         key = f"evaluate.conditions.{slug}"
@@ -108,6 +118,18 @@ class Experiment(Section):
         if len({(one.set, one.images) for one in members}) > 1:
             raise ValueError(f"{key}: its conditions need the same `set` and `images`")
 
+    def _table_is_sound(self, slug: str, table: TableConfig) -> None:
+        key = f"tables.{slug}"
+        if slug in OWN_TABLES:
+            raise ValueError(f"{key}: a rule of its own makes the table of that name; rename it")
+        columns = {**self.evaluate.conditions, **self.evaluate.robust}
+        _need(table.models or (), self.models, f"{key}.models")
+        _need(table.arms or (), self.arms, f"{key}.arms")
+        _need(table.conditions or (), columns, f"{key}.conditions")
+        _need(table.against, {a: 0 for a in table.arms or self.arms}, f"{key}.against")
+        if not self.table_runs(slug):
+            raise ValueError(f"{key}: none of its arms has runs with any of its models")
+
     def _dynamics_are_sound(self, own: DynamicsConfig) -> None:
         _need(own.models, self.models, "dynamics.models")
         _need(own.arms, self.arms, "dynamics.arms")
@@ -128,16 +150,23 @@ class Experiment(Section):
         """The finetuning settings of an arm: `finetune` with the arm's overrides merged in.
 
         Raises:
-            ValueError: an override is not a key of `finetune` or has a bad value.
+            ValueError: an override is not a key of `finetune` or has a bad value, or a random arm
+                is told not to stop.
         """
         config = self.arms[arm]
         merged = _merge(self.finetune.model_dump(), config.overrides)
         if config.kind == "none":
             merged["rounds"] = 0
         try:
-            return FinetuneConfig.model_validate(merged)
+            resolved = FinetuneConfig.model_validate(merged)
         except ValidationError as error:
             raise ValueError(describe(error, f"arms.{arm}.overrides")) from None
+        if config.kind == "random" and not resolved.noise.early_stop:
+            raise ValueError(
+                f"arms.{arm}: random noise is shrunk until it is inside epsilon, and without "
+                "noise.early_stop to nothing; set it to true in this arm's overrides"
+            )
+        return resolved
 
     def conditions(self, model: str, arm: str) -> dict[str, ConditionConfig]:
         """The conditions that the runs of an arm of a model are evaluated under."""
@@ -148,9 +177,23 @@ class Experiment(Section):
             and (condition.arms is None or arm in condition.arms)
         }
 
+    def jobs(self, model: str, arm: str) -> tuple[str, ...]:
+        """The jobs that the conditions of an arm of a model are spread over."""
+        return tuple(dict.fromkeys(one.job for one in self.conditions(model, arm).values()))
+
     def seeds(self, model: str, arm: str) -> tuple[int, ...]:
         """The seeds that an arm has with a model."""
         return self.arms[arm].seeds[: self.models[model].max_seeds]
+
+    def table_runs(self, table: str) -> list[tuple[str, str]]:
+        """The (model, arm) that a table shows, in its order."""
+        own = self.tables[table]
+        return [
+            (model, slug)
+            for model in own.models or self.models
+            for slug in own.arms or self.arms
+            if model in (self.arms[slug].models or (model,))
+        ]
 
     def runs(self) -> list[tuple[str, str, int]]:
         """Every (model, arm, seed) of the experiment, in table order."""

@@ -29,6 +29,9 @@ class NoiseConfig(Section):
         0.03, ge=0, le=2, description="stop below this mean summed squared probability distance"
     )
     max_steps: PositiveInt = Field(3000, description="budget of optimiser steps")
+    early_stop: bool = Field(
+        True, description="false: all `max_steps` steps, inside epsilon or not; learned noise only"
+    )
     pool: PositiveInt = Field(128_000, description="training pictures the noise is learned on")
     batch_size: PositiveInt = 128
     loss: Literal["squared", "unsquared"] = Field(

@@ -6,8 +6,8 @@ the index. Row order: class, then path; in a corruption set, cells (corruption, 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +18,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from nsvit import artifacts
-from nsvit.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from nsvit.data.pictures import check_image
+from nsvit.data.rows import find_rows
 from nsvit.errors import NsvitError
 from nsvit.runtime import progress, seed_for
 from nsvit.specs import ScanSpec
-
-#: Beside the class folders of published archives (ImageNet-A and -R carry a README.txt).
-_DOCUMENTS = re.compile(r"(readme|licen[cs]e)(\.\w+)?", re.IGNORECASE)
-
-Row = tuple[str, int, str, int]
-
 
 # --- scanning -------------------------------------------------------------------------------
 
@@ -39,19 +33,19 @@ def scan(spec: ScanSpec) -> tuple[pd.DataFrame, dict[str, Any]]:
     Returns:
         frame: path (posix, relative to the set's folder), label (int64), corruption ("" if
             none), severity (int8, 0 if none).
-        info: name, root, classes (wnids), names, allowed (class indices or None), resize, crop.
+        info: name, root, classes (wnids), names, allowed (class indices or None), resize, crop,
+            content (a hash of all files).
 
     Raises:
         NsvitError: names the folder or file that is missing, empty, unknown or not an image.
     """
     classes, names = read_classes(spec.classes)
     root = Path(spec.root) / spec.set.path
-    if spec.set.layout == "corruption":
-        rows = _corruption_rows(root, classes, spec.set.restrict)
-    else:
-        rows = _class_rows(root, classes, spec.set.layout, spec.set.restrict)
+    rows = find_rows(Path(spec.root), spec.set, classes)
+    content = hashlib.sha256()
     for path, *_ in progress(rows, f"scan {spec.name}"):
         check_image(root / path)
+        content.update(f"{path} {artifacts.sha256(root / path)}\n".encode())
     frame = pd.DataFrame(rows, columns=["path", "label", "corruption", "severity"])
     frame = frame.astype({"label": np.int64, "severity": np.int8})
     allowed = sorted({int(label) for label in frame["label"]}) if spec.set.restrict else None
@@ -63,6 +57,7 @@ def scan(spec: ScanSpec) -> tuple[pd.DataFrame, dict[str, Any]]:
         "allowed": allowed,
         "resize": spec.set.resize,
         "crop": spec.set.crop,
+        "content": content.hexdigest(),
     }
     return frame, info
 
@@ -113,93 +108,6 @@ def _imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return wnids, tuple(name[wnid].split(",")[0] for wnid in wnids)
 
 
-def _class_rows(
-    root: Path, classes: Sequence[str], layout: str, restrict: bool, prefix: str = ""
-) -> list[Row]:
-    """Rows of a folder of class folders, in class order."""
-    number = {wnid: i for i, wnid in enumerate(classes)}
-    folders: dict[int, Path] = {}
-    for folder in _folders(root):
-        label = _index_label(folder, len(classes)) if layout == "index" else number.get(folder.name)
-        if label is None:
-            raise NsvitError(f"{folder}: not a class folder (none of the {len(classes)} classes)")
-        if label in folders:
-            raise NsvitError(f"{folder}: class {label} has two folders, also {folders[label]}")
-        folders[label] = folder
-    if not folders:
-        raise NsvitError(f"{root}: empty, expected class folders with pictures")
-    absent = [wnid for i, wnid in enumerate(classes) if i not in folders]
-    if absent and not restrict:
-        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
-        raise NsvitError(
-            f"{root}: no folder for {len(absent)} of {len(classes)} classes ({shown}); complete "
-            "the set, or set `restrict: true` if it covers only some classes"
-        )
-    return [
-        (f"{prefix}{folders[label].name}/{name}", label, "", 0)
-        for label in sorted(folders)
-        for name in _files(folders[label])
-    ]
-
-
-def _index_label(folder: Path, classes: int) -> int | None:
-    return int(folder.name) if folder.name.isdecimal() and int(folder.name) < classes else None
-
-
-def _corruption_rows(root: Path, classes: Sequence[str], restrict: bool) -> list[Row]:
-    """Rows of corruption/severity/class folders; every cell must hold the same pictures."""
-    for folder in _folders(root):
-        if folder.name not in CORRUPTIONS + EXTRA_CORRUPTIONS:
-            raise NsvitError(f"{folder}: not one of the 15 corruptions ({', '.join(CORRUPTIONS)})")
-    rows: list[Row] = []
-    first: set[str] | None = None
-    for corruption in CORRUPTIONS:
-        for stray in _folders(root / corruption):
-            if stray.name not in {str(severity) for severity in SEVERITIES}:
-                raise NsvitError(f"{stray}: not a severity (1 to 5)")
-        for severity in SEVERITIES:
-            cell = root / corruption / str(severity)
-            found = _class_rows(cell, classes, "wnid", restrict)
-            paths = {row[0] for row in found}
-            first = paths if first is None else first
-            if paths != first:
-                raise NsvitError(
-                    f"{cell / min(paths ^ first)}: every corruption and severity must hold the "
-                    f"same pictures; this one differs from {root / CORRUPTIONS[0] / '1'}"
-                )
-            prefix = f"{corruption}/{severity}/"
-            rows += [(prefix + path, label, corruption, severity) for path, label, _, _ in found]
-    return rows
-
-
-def _folders(root: Path) -> list[Path]:
-    if not root.is_dir():
-        raise NsvitError(f"{root}: no such folder")
-    found = []
-    for path in sorted(root.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            found.append(path)
-        elif not _DOCUMENTS.fullmatch(path.name):
-            raise NsvitError(f"{path}: a file where only folders are expected; remove it")
-    return found
-
-
-def _files(folder: Path) -> list[str]:
-    """Names of the files of a class folder, sorted."""
-    names = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            raise NsvitError(f"{path}: a folder where only pictures are expected; remove it")
-        names.append(path.name)
-    if not names:
-        raise NsvitError(f"{folder}: empty, expected pictures")
-    return names
-
-
 # --- sets in use ----------------------------------------------------------------------------
 
 
@@ -214,6 +122,7 @@ class ImageSet:
         classes, names: WordNet ids and names, in class order.
         allowed: the classes predictions are restricted to, or None.
         resize, crop: evaluation transform in pixels, or None.
+        content: a hash of all files of the set when it was scanned.
     """
 
     name: str
@@ -224,6 +133,7 @@ class ImageSet:
     allowed: tuple[int, ...] | None = None
     resize: int | None = None
     crop: int | None = None
+    content: str = ""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -273,6 +183,7 @@ def open_set(index: str | Path) -> ImageSet:
         allowed=None if info["allowed"] is None else tuple(info["allowed"]),
         resize=info["resize"],
         crop=info["crop"],
+        content=info.get("content", ""),
     )
 
 

@@ -67,7 +67,8 @@ def figure_dynamics(
         raise NsvitError("figure of dynamics: the config has no section `dynamics`")
     rounds = records[records["round"] >= 0]
     _check_known(rounds, spec)
-    resampled = statistics.resample(statistics.picture_scores(rounds), spec.statistics)
+    scores = statistics.picture_scores(rounds, normalised=spec.normalised)
+    resampled = statistics.resample(scores, spec.statistics)
     runs = list(dict.fromkeys((model, arm) for model, arm, _ in resampled.groups()))
     runs.sort(key=lambda run: (list(spec.models).index(run[0]), list(spec.arms).index(run[1])))
     panels = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nsvit import artifacts, records
 from nsvit.figures.dynamics import figure_dynamics
+from nsvit.figures.forest import figure_claims
 from nsvit.figures.influence import figure_influence
 from nsvit.figures.nullspace import figure_nullspace
 from nsvit.figures.style import figure_of_text, save
@@ -37,6 +38,11 @@ def write_nullspace(nullspace: str | Path, spec: TableSpec, out: str | Path) -> 
 def write_influence(table: str | Path, spec: TableSpec, out: str | Path) -> None:
     """The verb `figure-influence`: the csv of the influence table as a picture."""
     save(figure_influence(artifacts.read_csv(table), spec), *_forms(out))
+
+
+def write_claims(table: str | Path, spec: TableSpec, out: str | Path) -> None:
+    """The verb `figure-claims`: the csv of the claims as a forest plot."""
+    save(figure_claims(artifacts.read_csv(table), spec), *_forms(out))
 
 
 def write_dynamics(paths: Paths, histories: Paths, spec: TableSpec, out: str | Path) -> None:

@@ -57,8 +57,10 @@ def table(name: str) -> pd.DataFrame:
 def row(model: str | None, method: str | None) -> dict[str, float]:
     """The numbers the paper prints for a model and a method: column -> per cent.
 
-    Looked up in Table 1, then in Table 3. Empty if the paper has no such row; columns it leaves
-    empty are absent. `average` is there only where it is printed.
+    Looked up in Table 1, then in Tables 2 and 3, then in the replies to reviewers (Table 4); a
+    row that stands in several is the same in all. Empty if the paper has no such row; columns it
+    leaves empty are absent. `average` is there only where it is printed over all eleven columns
+    (Table 1); the replies print averages over nine.
     """
     return dict(_rows().get((model, method), {}))
 
@@ -66,13 +68,21 @@ def row(model: str | None, method: str | None) -> dict[str, float]:
 @functools.cache
 def _rows() -> dict[tuple[str | None, str | None], dict[str, float]]:
     found: dict[tuple[str | None, str | None], dict[str, float]] = {}
-    for name in ("table3_epsilon", "table1"):  # the later one wins
+    # The later one wins.
+    for name in ("table4_rebuttal", "table3_epsilon", "table2", "table1"):
         for row in _read(name).to_dict("records"):
             model, method = str(row.pop("model")), str(row.pop("method"))
+            if name != "table1":
+                row.pop("average")
             found[model, method] = {
                 str(column): float(value) for column, value in row.items() if value == value
             }
     return found
+
+
+def methods() -> list[str]:
+    """The methods that the paper's tables have a row for."""
+    return sorted({str(method) for _, method in _rows()})
 
 
 def average(model: str | None, method: str | None, columns: Sequence[str | None]) -> float | None:

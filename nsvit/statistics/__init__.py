@@ -2,7 +2,8 @@
 
 `proportions`: accuracy, robust accuracy, Wilson intervals. `corruption`: corruption errors and
 the AlexNet constants. `bootstrap`: resampling of pictures and seeds. `summary`: all columns of
-all runs at once.
+all runs at once. `robust`: several attacks at once. `paired`: two rows of a table against each
+other. `hypotheses`: McNemar, Holm.
 """
 
 from nsvit.statistics.bootstrap import Estimate, bootstrap_interval, bootstrap_means, percentiles
@@ -12,17 +13,28 @@ from nsvit.statistics.corruption import (
     mean_corruption_error,
     picture_scores,
 )
+from nsvit.statistics.hypotheses import holm, mcnemar
+from nsvit.statistics.paired import Comparison, compare, compare_with, judge
 from nsvit.statistics.proportions import accuracy, robust_accuracy, wilson_interval
+from nsvit.statistics.robust import add_robust, attack_success
 from nsvit.statistics.summary import Resampled, resample, summarise
 
 __all__ = [
     "ALEXNET_ERRORS",
+    "Comparison",
     "Estimate",
     "Resampled",
     "accuracy",
+    "add_robust",
+    "attack_success",
     "bootstrap_interval",
     "bootstrap_means",
+    "compare",
+    "compare_with",
     "corruption_errors",
+    "holm",
+    "judge",
+    "mcnemar",
     "mean_corruption_error",
     "percentiles",
     "picture_scores",

@@ -6,9 +6,11 @@ whose evaluator warns about itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +22,18 @@ STRENGTH = ("fgsm", "pgd", "autoattack")
 
 #: What belongs to one model on one set.
 _RUN = ["model", "arm", "seed", "round", "set"]
+
+
+#: How `where` names a run: as the checks of records write it, and as evaluation does.
+_PLACES = (
+    re.compile(
+        r"(?P<model>\w+)/(?P<arm>\w+)/seed(?P<seed>\d+) round -?\d+ set (?P<set>\w+)"
+        r"(?: (?P<condition>\w+))?"
+    ),
+    re.compile(
+        r"model '(?P<model>\w+)' \(arm (?P<arm>\w+), seed (?P<seed>\d+)\) on set '(?P<set>\w+)'"
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,43 @@ class Doubt:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text} [{self.check}]"
+
+    @classmethod
+    def parse(cls, stored: str | Mapping[str, Any]) -> Doubt:
+        """The doubt that was stored as its text or as `as_dict`."""
+        if not isinstance(stored, str):
+            return cls(*(str(stored.get(key, "")) for key in ("check", "where", "text")))
+        match = re.fullmatch(r"(.*?): (.*) \[(\w+)\]", stored, flags=re.DOTALL)
+        return cls(match[3], match[1], match[2]) if match else cls("", "", stored)
+
+    def as_dict(self) -> dict[str, str]:
+        """Its fields, for JSON; `parse` reads them back."""
+        return asdict(self)
+
+    def place(self) -> Place | None:
+        """What it is about, where `where` names a run."""
+        for pattern in _PLACES:
+            if match := pattern.fullmatch(self.where):
+                found = match.groupdict()
+                return Place(
+                    model=found["model"],
+                    arm=found["arm"],
+                    seed=int(found["seed"]),
+                    set=found["set"],
+                    condition=found.get("condition") or "",
+                )
+        return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The cell of a doubt; without a condition it is about every attack on the set."""
+
+    model: str
+    arm: str
+    seed: int
+    set: str
+    condition: str
 
 
 def doubts(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:

@@ -6,7 +6,7 @@ cells first gives one error per picture, so that a picture is resampled with all
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,15 +83,14 @@ def _check_baseline(types: set[str], baseline: Mapping[str, float] | None) -> No
         raise NsvitError(f"corruption types of records and baseline differ: {odd}")
 
 
-def picture_scores(
-    records: pd.DataFrame, baseline: Mapping[str, float] | None = None
-) -> pd.DataFrame:
+def picture_scores(records: pd.DataFrame, *, normalised: Collection[str] = ()) -> pd.DataFrame:
     """Records reduced to one row per run x condition x picture.
 
     Args:
         records: records (columns model, arm, seed, round, condition, set, corruption, severity,
             sample, correct) of any number of runs.
-        baseline: reference errors that the corruption errors are divided by, per type.
+        normalised: slugs of the conditions (metric `mce`) whose corruption errors are divided by
+            `ALEXNET_ERRORS`, type by type; the errors of all others stay as they are.
 
     Returns:
         Frame with the columns of `KEYS` and set, picture, score, error. Where `error` is true
@@ -99,7 +98,8 @@ def picture_scores(
         pictures is `mean_corruption_error`. Else it is 1.0 for correct, 0.0 for wrong.
 
     Raises:
-        NsvitError: a cell lacks pictures that other cells of the run have.
+        NsvitError: a cell lacks pictures that other cells of the run have, or a normalised
+            condition has other corruption types than AlexNet's errors.
     """
     import pandas as pd
 
@@ -110,8 +110,9 @@ def picture_scores(
     parts = [plain]
     cells = records.loc[corrupted]
     for key, part in cells.groupby([*KEYS, "set"], sort=False, observed=True):
-        pictures, errors = _error_per_picture(part, baseline, " ".join(map(str, key)))
         named = dict(zip([*KEYS, "set"], key, strict=True))
+        baseline = ALEXNET_ERRORS if named["condition"] in normalised else None
+        pictures, errors = _error_per_picture(part, baseline, " ".join(map(str, key)))
         parts.append(pd.DataFrame({**named, "picture": pictures, "score": errors, "error": True}))
     kept = [part.astype({"picture": object}) for part in parts if len(part)]
     return pd.concat(kept, ignore_index=True) if kept else plain

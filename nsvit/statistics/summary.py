@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -32,11 +32,19 @@ class Resampled:
         replicates: (B, K) means over resampled pictures. Replicate b uses the same pictures of
             a set in every column: conditions that share a set, seeds, arms and rounds are paired.
         config: confidence, number of resamples, seed.
+        matrices: of every set, in the order of the columns, (pictures, its columns) scores with
+            NaN where a column lacks a picture.
     """
 
     columns: pd.DataFrame
     replicates: NDArray[np.float64]
     config: StatisticsConfig
+    matrices: Mapping[str, NDArray[np.float64]]
+
+    @cached_property
+    def memo(self) -> dict[tuple[tuple[str, ...], int, bool], tuple[float, int]]:
+        """What `seed_floor` has computed so far."""
+        return {}
 
     def groups(self) -> list[Group]:
         """Every (model, arm, round) there is, in order of first occurrence."""
@@ -68,6 +76,39 @@ class Resampled:
     def _errors(self) -> NDArray[np.bool_]:
         return self.columns["error"].to_numpy(dtype=bool)
 
+    @cached_property
+    def _starts(self) -> dict[str, int]:
+        """The first column of every set."""
+        widths = [matrix.shape[1] for matrix in self.matrices.values()]
+        starts = np.cumsum([0, *widths[:-1]]).tolist()
+        return dict(zip(self.matrices, starts, strict=True))
+
+    def scores(self, column: int) -> NDArray[np.float64]:
+        """The score of every picture of the column's set, NaN where the column lacks it."""
+        name = self._sets[column]
+        return self.matrices[name][:, column - self._starts[name]]
+
+    @cached_property
+    def presence(self) -> list[tuple[str, bytes]]:
+        """Which pictures each column has: equal where the pictures are the same."""
+        return [
+            (name, np.packbits(np.isfinite(self.scores(i))).tobytes())
+            for i, name in enumerate(self._sets)
+        ]
+
+    def pictures(self, columns: Sequence[int] | NDArray[np.intp]) -> int:
+        """The number of distinct pictures of some columns: the most of each set, summed."""
+        sizes: dict[str, int] = {}
+        for i in columns:
+            name = self._sets[i]
+            sizes[name] = max(int(self._sizes[i]), sizes.get(name, 0))
+        return sum(sizes.values())
+
+    def seeds(self, group: Group, conditions: Sequence[str]) -> list[int]:
+        """The seeds of a group that have all the conditions, ascending."""
+        found = [self._places.get((group, condition), {}) for condition in conditions]
+        return sorted(set.intersection(*map(set, found))) if found else []
+
     def positions(self, group: Group, conditions: Sequence[str]) -> NDArray[np.intp]:
         """(S, C) columns of a group: seeds that have all the conditions, conditions.
 
@@ -83,7 +124,7 @@ class Resampled:
                     f"{group[0]}, {group[1]}, {condition}: seeds have different numbers of "
                     f"pictures ({text}); evaluate them again with one config"
                 )
-        seeds = sorted(set.intersection(*map(set, found))) if found else []
+        seeds = self.seeds(group, conditions)
         rows = [[by_seed[seed] for by_seed in found] for seed in seeds]
         return np.array(rows, dtype=np.intp).reshape(len(rows), len(conditions))
 
@@ -114,11 +155,7 @@ class Resampled:
             len(at), self.config.resamples, self.config.seed, "seeds", group[0], group[1]
         )
         over_seeds = (replicates.mean(axis=2) * weights).sum(axis=1)
-        sizes: dict[str, int] = {}
-        for i in at[0]:
-            name = self._sets[i]
-            sizes[name] = max(int(self._sizes[i]), sizes.get(name, 0))
-        return float(values.mean()), over_seeds, sum(sizes.values()), len(at)
+        return float(values.mean()), over_seeds, self.pictures(at[0]), len(at)
 
     def estimate(self, group: Group, conditions: Sequence[str]) -> Estimate | None:
         """One condition as it is (an error stays one), or the average of several.
@@ -149,14 +186,16 @@ def resample(scores: pd.DataFrame, config: StatisticsConfig) -> Resampled:
     """
     import pandas as pd
 
-    frames, replicates = [], []
+    frames, replicates, matrices = [], [], {}
     for name, part in scores.groupby("set", sort=False, observed=True):
         columns, values = _matrix(part, str(name))
         frames.append(columns)
+        matrices[str(name)] = values
         replicates.append(bootstrap_means(values, config.resamples, config.seed, "pictures", name))
     if not frames:
         raise NsvitError("there are no records to summarise")
-    return Resampled(pd.concat(frames, ignore_index=True), np.hstack(replicates), config)
+    columns = pd.concat(frames, ignore_index=True)
+    return Resampled(columns, np.hstack(replicates), config, matrices)
 
 
 def _matrix(part: pd.DataFrame, name: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
@@ -182,7 +221,7 @@ def summarise(
     records: pd.DataFrame,
     average: Sequence[str] = (),
     config: StatisticsConfig | None = None,
-    baseline: Mapping[str, float] | None = None,
+    normalised: Collection[str] = (),
 ) -> pd.DataFrame:
     """Every condition of every model and arm, with intervals. Fractions.
 
@@ -190,14 +229,15 @@ def summarise(
         records: records of any number of runs.
         average: conditions whose mean is added as condition "average" (errors as 1 - error).
         config: confidence, resamples, seed; the defaults of the config file if not given.
-        baseline: errors per corruption type to divide by (`ALEXNET_ERRORS`).
+        normalised: conditions whose corruption errors are divided by AlexNet's (mCE).
 
     Returns:
         Frame with columns model, arm, round, condition, value, low, high, n, seeds.
     """
     import pandas as pd
 
-    table = resample(picture_scores(records, baseline), config or StatisticsConfig())
+    scores = picture_scores(records, normalised=normalised)
+    table = resample(scores, config or StatisticsConfig())
     rows = []
     for group in table.groups():
         wanted: dict[str, Sequence[str]] = {

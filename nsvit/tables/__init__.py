@@ -4,32 +4,47 @@ Every table is a function to a data frame and a function from that frame to a `S
 puts both into files. Fractions become per cent here and nowhere else.
 """
 
+from nsvit.tables.accuracy import accuracy_table
+from nsvit.tables.accuracy_sheet import accuracy_sheet
+from nsvit.tables.claims import claims_sheet
+from nsvit.tables.cost import cost_sheet, table_cost
 from nsvit.tables.influence import influence_sheet, read_influence, table_influence
-from nsvit.tables.main import table1, table1_sheet
 from nsvit.tables.nullity import nullity_sheet, table_nullity
-from nsvit.tables.runs import runs_sheet, table_runs
+from nsvit.tables.paired import paired_sheet, table_paired
 from nsvit.tables.sheet import Cell, Part, Sheet, csv_text, markdown, tex, write
-from nsvit.tables.verbs import write_influence, write_nullity, write_runs, write_table1
+from nsvit.tables.verbs import (
+    write_accuracy,
+    write_claims,
+    write_cost,
+    write_influence,
+    write_nullity,
+    write_paired,
+)
 
 __all__ = [
     "Cell",
     "Part",
     "Sheet",
+    "accuracy_sheet",
+    "accuracy_table",
+    "claims_sheet",
+    "cost_sheet",
     "csv_text",
     "influence_sheet",
     "markdown",
     "nullity_sheet",
+    "paired_sheet",
     "read_influence",
-    "runs_sheet",
-    "table1",
-    "table1_sheet",
+    "table_cost",
     "table_influence",
     "table_nullity",
-    "table_runs",
+    "table_paired",
     "tex",
     "write",
+    "write_accuracy",
+    "write_claims",
+    "write_cost",
     "write_influence",
     "write_nullity",
-    "write_runs",
-    "write_table1",
+    "write_paired",
 ]

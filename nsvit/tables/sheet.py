@@ -14,29 +14,35 @@ from nsvit.errors import NsvitError
 if TYPE_CHECKING:
     import pandas as pd
 
+#: A number that is not there; and one that the configuration does not ask for.
 GAP = "–"
+NOT_ASKED = "—"
+#: Longer LaTeX tables are cut between their parts, where a page may break.
+_ROWS_ON_A_PAGE = 45
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, its interval (set small), and whether it is best or the paper's."""
+    """One cell: its text, its interval (set small), a mark, and whether best or the paper's."""
 
     text: str
     interval: str = ""
     style: Literal["plain", "best", "paper"] = "plain"
+    mark: str = ""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows under one heading; "" for a table without headings."""
+    """Rows under one heading; "" for a table without headings, () for the sheet's header."""
 
     heading: str
     rows: tuple[tuple[Cell, ...], ...]
+    header: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A whole table: every row has as many cells as `header` has texts."""
+    """A whole table: every row has as many cells as the header of its part has texts."""
 
     title: str
     header: tuple[str, ...]
@@ -46,9 +52,14 @@ class Sheet:
     def __post_init__(self) -> None:
         """Refuses rows of another width."""
         for part in self.parts:
+            header = self.header_of(part)
             for row in part.rows:
-                if len(row) != len(self.header):
-                    raise ValueError(f"{len(row)} cells under {len(self.header)} headings")
+                if len(row) != len(header):
+                    raise ValueError(f"{len(row)} cells under {len(header)} headings")
+
+    def header_of(self, part: Part) -> tuple[str, ...]:
+        """The headings over a part."""
+        return part.header or self.header
 
 
 def number(value: float | None, decimals: int = 1) -> str:
@@ -59,11 +70,24 @@ def number(value: float | None, decimals: int = 1) -> str:
     return text.removeprefix("-") if float(text) == 0.0 else text
 
 
+def signed(value: float | None, decimals: int = 1) -> str:
+    """A number with its sign, as differences are written."""
+    text = number(value, decimals)
+    return text if text == GAP or float(text) <= 0 else f"+{text}"
+
+
 def interval(low: float, high: float, decimals: int = 1) -> str:
     """The text of an interval, "" where there is none."""
     if math.isnan(low) or math.isnan(high):
         return ""
     return f"[{number(low, decimals)}, {number(high, decimals)}]"
+
+
+def half_width(value: float, low: float, high: float, decimals: int = 1) -> str:
+    """The larger half of an interval as "±1.2", "" where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f"±{number(max(value - low, high - value), decimals)}"
 
 
 def estimate_cell(value: float, low: float, high: float, decimals: int = 1) -> Cell:
@@ -81,7 +105,8 @@ def markdown(sheet: Sheet) -> str:
         if part.heading:
             lines += [f"## {_markdown_text(part.heading)}", ""]
         body = [[_markdown_cell(cell) for cell in row] for row in part.rows]
-        lines += [*_pipes([_markdown_text(text) for text in sheet.header], body), ""]
+        header = [_markdown_text(text) for text in sheet.header_of(part)]
+        lines += [*_pipes(header, body), ""]
     lines += [f"- {_markdown_text(note)}" for note in sheet.notes]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -96,7 +121,7 @@ def _markdown_cell(cell: Cell) -> str:
         text = f"**{text}**"
     if text and cell.style == "paper":
         text = f"*{text}*"
-    return f"{text} {cell.interval}".strip()
+    return f"{text} {cell.interval}".strip() + cell.mark
 
 
 def _pipes(header: list[str], body: list[list[str]]) -> list[str]:
@@ -128,10 +153,16 @@ _TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "–": "--",
+    "—": "---",
+    "−": "$-$",
     "×": r"$\times$",
     "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
     "†": r"\dag{}",
+    "‡": r"\ddag{}",
     "±": r"$\pm$",
+    "ε": r"$\varepsilon$",
+    "λ": r"$\lambda$",
 }
 
 
@@ -141,25 +172,48 @@ def tex_escape(text: str) -> str:
 
 
 def tex(sheet: Sheet) -> str:
-    r"""The sheet as a LaTeX fragment for `\input` inside a table environment."""
-    columns = len(sheet.header)
+    r"""The sheet as a LaTeX fragment for `\input`; never wider than a line.
+
+    A table of many rows is cut between its parts, so that pages can break there: such a one goes
+    into the text and not into a float.
+    """
     lines = [
-        "% Made by nsvit, do not edit. Needs \\usepackage{booktabs}.",
+        "% Made by nsvit, do not edit. Needs \\usepackage{booktabs,graphicx}.",
         f"% {tex_escape(sheet.title)}",
-        r"{\footnotesize\setlength{\tabcolsep}{3pt}%",
+        r"\par{\footnotesize\setlength{\tabcolsep}{3pt}\setlength{\parindent}{0pt}%",
+    ]
+    for block in _blocks(sheet):
+        lines += [r"\setbox0=\hbox{%", *_tabular(sheet, block), "}%"]
+        lines.append(r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\box0}\else\box0\fi")
+        lines.append(r"\par\smallskip")
+    lines += [rf"{{\scriptsize {tex_escape(note)}\par}}" for note in sheet.notes]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _blocks(sheet: Sheet) -> list[list[Part]]:
+    """The parts that share a tabular: all of them if they are few and have one header."""
+    rows = sum(len(part.rows) + 1 for part in sheet.parts)
+    alike = len({sheet.header_of(part) for part in sheet.parts}) == 1
+    if alike and rows <= _ROWS_ON_A_PAGE:
+        return [list(sheet.parts)]
+    return [[part] for part in sheet.parts]
+
+
+def _tabular(sheet: Sheet, block: list[Part]) -> list[str]:
+    header = sheet.header_of(block[0])
+    columns = len(header)
+    lines = [
         rf"\begin{{tabular}}{{l{'c' * (columns - 1)}}}",
         r"\toprule",
-        " & ".join(tex_escape(text) for text in sheet.header) + r" \\",
+        " & ".join(tex_escape(text) for text in header) + r" \\",
     ]
-    for part in sheet.parts:
+    for part in block:
         lines.append(r"\midrule")
         if part.heading:
             text = tex_escape(part.heading)
             lines.append(rf"\multicolumn{{{columns}}}{{l}}{{\textbf{{{text}}}}} \\[2pt]")
         lines += [" & ".join(_tex_cell(cell) for cell in row) + r" \\" for row in part.rows]
-    lines += [r"\bottomrule", r"\end{tabular}\par}"]
-    lines += [rf"{{\scriptsize\noindent {tex_escape(note)}\par}}" for note in sheet.notes]
-    return "\n".join(lines) + "\n"
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def _tex_cell(cell: Cell) -> str:
@@ -168,10 +222,12 @@ def _tex_cell(cell: Cell) -> str:
         text = rf"\textbf{{{text}}}"
     if text and cell.style == "paper":
         text = rf"\emph{{{text}}}"
-    if cell.interval:
+    if cell.interval.startswith("±"):
+        text += rf"{{\tiny\,{tex_escape(cell.interval)}}}"
+    elif cell.interval:
         # The braces keep LaTeX from reading [..] as the optional length of a line break.
         text = rf"\shortstack{{{text}\\{{\tiny {tex_escape(cell.interval)}}}}}"
-    return text
+    return text + tex_escape(cell.mark)
 
 
 # --- writing --------------------------------------------------------------------------------

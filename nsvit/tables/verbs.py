@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nsvit import artifacts
-from nsvit.specs import TableSpec
-from nsvit.tables import influence, main, nullity, runs
+from nsvit import artifacts, claims
+from nsvit.records import read_doubts
+from nsvit.specs import AccuracySpec, TableSpec
+from nsvit.statistics.checks import Doubt
+from nsvit.tables import accuracy, cost, influence, nullity, paired
+from nsvit.tables import claims as claims_table
+from nsvit.tables.accuracy_sheet import accuracy_sheet
 from nsvit.tables.sheet import write
 
 Paths = Sequence[str | Path]
@@ -17,10 +21,37 @@ def _forms(out: str | Path) -> list[Path]:
     return [Path(out).with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
 
 
-def write_table1(records: Paths, spec: TableSpec, out: str | Path) -> None:
-    """The verb `table1`: the main table from records; the three forms beside `out`."""
-    frame = main.table1(records, spec)
-    write(frame, main.DECIMALS, main.table1_sheet(frame, spec), *_forms(out))
+def write_accuracy(records: Paths, spec: AccuracySpec, out: str | Path) -> None:
+    """The verb `table`: accuracies from records, doubts marked; the three forms beside `out`."""
+    doubts = [Doubt.parse(stored) for stored in read_doubts(records)]
+    frame = accuracy.accuracy_table(records, spec, doubts)
+    write(frame, accuracy.DECIMALS, accuracy_sheet(frame, spec, doubts), *_forms(out))
+
+
+def write_paired(records: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-paired`: methods against none and plain; the three forms beside `out`."""
+    frame = paired.table_paired(records, spec)
+    write(frame, paired.DECIMALS, paired.paired_sheet(frame, spec), *_forms(out))
+
+
+def write_claims(
+    file: str | Path,
+    records: Paths,
+    histories: Paths,
+    influences: Paths,
+    lambdas: Paths,
+    spec: TableSpec,
+    out: str | Path,
+) -> None:
+    """The verb `table-claims`: a verdict for every claim of a file; the three forms beside `out`.
+
+    What is missing or damaged is named in the log and in the table; the rest is tested.
+    """
+    listed = claims.read_claims(file)
+    evidence = claims.gather(spec, records, histories, influences, lambdas)
+    frame = claims.judge_claims(listed, evidence)
+    sheet = claims_table.claims_sheet(frame, spec)
+    write(frame, claims_table.DECIMALS, sheet, *_forms(out))
 
 
 def write_influence(influences: Paths, spec: TableSpec, out: str | Path) -> None:
@@ -41,7 +72,7 @@ def write_nullity(
     write(frame, nullity.DECIMALS, nullity.nullity_sheet(frame, spec), *_forms(out))
 
 
-def write_runs(histories: Paths, spec: TableSpec, out: str | Path) -> None:
-    """The verb `table-runs`: one row per run; the three forms beside `out`."""
-    frame = runs.table_runs(histories, spec)
-    write(frame, runs.DECIMALS, runs.runs_sheet(frame, spec), *_forms(out))
+def write_cost(histories: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-cost`: one row per run; the three forms beside `out`."""
+    frame = cost.table_cost(histories, spec)
+    write(frame, cost.DECIMALS, cost.cost_sheet(frame, spec), *_forms(out))

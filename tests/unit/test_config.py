@@ -45,6 +45,11 @@ def test_schema_json_is_in_step():
         ("finetune.rounds", -1, "greater than or equal to 0"),
         ("finetune.lr", 0, "greater than 0"),
         ("finetune.noise.epsilon", 3, "less than or equal to 2"),
+        ("finetune.noise.early_stop", "sometimes", "boolean"),
+        ("finetune.noise.early_stop", False, "arms.random: random noise is shrunk until"),
+        ("finetune.adversarial.radius", "8/225", "k/255"),
+        ("finetune.adversarial.steps", 0, "greater than or equal to 1"),
+        ("finetune.adversarial.beta", 0, "greater than 0"),
         ("finetune.select", "test", "'last' or 'dev'"),
         ("evaluate.conditions.fgsm_1.attack.radius", "0.03", "k/255"),
         ("evaluate.conditions.fgsm_1.attack.radius", "8/225", "k/255"),
@@ -66,6 +71,14 @@ def test_schema_json_is_in_step():
         ("data.sets.v2.path", "/v2", "below data.root"),
         ("data.sets.v3", {"path": "v3"}, "no ['v3']"),
         ("data.menagerie.counts.c", 61, "more than there are pictures in val"),
+        ("data.menagerie.counts.damagenet", 61, "more than there are pictures in val"),
+        ("data.menagerie.transfer.radius", "0.06", "k/255"),
+        ("data.menagerie.transfer.cnn", "local-dir:nsvit/pretrained/cnn_a", "already filters"),
+        ("data.menagerie.transfer.cnn", "local-dir:nsvit/pretrained/vit_s", "under test 'vit_s'"),
+        ("data.sets.damagenet.list", None, "needs `list`"),
+        ("data.sets.damagenet.list", "../val.txt", "below data.root"),
+        ("data.sets.damagenet.list", "val.txt", "in its own folder"),
+        ("data.sets.val.list", "val.txt", "needs `list`"),
         ("data.dev_images", 400, "leaves nothing"),
         ("finetune.lr_min", 1.0, "above lr"),
         ("finetune.lr", "inf", "finite"),
@@ -73,6 +86,14 @@ def test_schema_json_is_in_step():
         ("evaluate.conditions.fgsm_1.attack.radius", "008/255", "k/255"),
         ("dynamics.seed", 9, "no run vit_s/nullspace with seed 9"),
         ("influence.models", ["vit_l"], "['vit_l'] not among"),
+        ("tables", {"cost": {"title": "x"}}, "tables.cost: a rule of its own"),
+        ("tables", {"t": {"title": "x", "conditions": ["pdg"]}}, "tables.t.conditions: ['pdg']"),
+        ("tables", {"t": {"title": "x", "arms": ["nul"]}}, "tables.t.arms: ['nul'] not among"),
+        (
+            "tables",
+            {"t": {"title": "x", "arms": ["none"], "against": ["random"]}},
+            "tables.t.against: ['random'] not among ['none']",
+        ),
     ],
 )
 def test_bad_values_are_refused_by_name(raw, key, value, says):
@@ -131,18 +152,20 @@ def test_bad_attacks_are_refused_by_name(raw, attack, says):
     ],
 )
 def test_attacks_are_told_apart_by_name(raw, attack):
+    del raw["evaluate"]["conditions"]["mi_fgsm"]
     put(raw, "evaluate.conditions.fgsm_1.attack", attack)
     put(raw, "evaluate.sources", {"cnn": SOURCE})
     exp = config.validate(raw)
     parsed = exp.evaluate.conditions["fgsm_1"].attack
     assert parsed.model_dump(mode="json", include=set(attack)) == attack
-    spec = specs.evaluate(exp, *exp.runs()[0][:2])
+    spec = specs.evaluate(exp, *exp.runs()[0][:2], "main", "all")
     assert list(spec.sources) == (["cnn"] if attack["name"] == "mi_fgsm" else [])
     again = specs.EvaluateSpec.model_validate_json(spec.model_dump_json())
     assert again == spec
 
 
 def test_a_source_model_is_not_a_target(raw):
+    del raw["evaluate"]["conditions"]["mi_fgsm"]
     under_test = raw["models"]["vit_s"]
     for sources in ({"vit_s": SOURCE}, {"other": {**under_test, "label": "renamed"}}):
         put(raw, "evaluate.sources", sources)
@@ -152,10 +175,27 @@ def test_a_source_model_is_not_a_target(raw):
 
 def test_a_spec_with_fgsm_only_is_what_it_was(raw):
     """What the workflow compares to decide whether records are still valid."""
+    del raw["evaluate"]["conditions"]["mi_fgsm"]
     exp = config.validate(raw)
-    spec = json.loads(specs.evaluate(exp, *exp.runs()[0][:2]).model_dump_json())
+    spec = json.loads(specs.evaluate(exp, *exp.runs()[0][:2], "main", "all").model_dump_json())
     assert set(spec) == {"model", "arm", "seeds", "batch_size", "conditions"}
     assert spec["conditions"]["fgsm_1"]["attack"] == {"name": "fgsm", "radius": "1/255"}
+
+
+def test_conditions_and_seeds_are_spread_over_jobs(raw):
+    put(raw, "evaluate.conditions.fgsm_8.job", "slow")
+    put(raw, "evaluate.conditions.fgsm_8.arms", ["nullspace"])
+    exp = config.validate(raw)
+    assert exp.jobs("vit_s", "nullspace") == ("main", "slow") and exp.jobs("vit_s", "none") == (
+        "main",
+    )
+    slow = specs.evaluate(exp, "vit_s", "nullspace", "slow", "seed1")
+    assert list(slow.conditions) == ["fgsm_8"] and slow.seeds == (1,)
+    main = specs.evaluate(exp, "vit_s", "nullspace", "main", "all")
+    assert "fgsm_8" not in main.conditions and main.seeds == (0, 1)
+    assert specs.parts(exp, "vit_s", "nullspace") == ["all"]
+    put(raw, "evaluate.together", False)
+    assert specs.parts(config.validate(raw), "vit_s", "nullspace") == ["seed0", "seed1"]
 
 
 def test_every_problem_is_reported_at_once(raw):
@@ -182,6 +222,17 @@ def test_overrides_change_only_their_arm(raw):
     assert exp.resolve("wide").noise.epsilon == 0.1
     assert exp.resolve("wide").noise.max_steps == exp.finetune.noise.max_steps
     assert exp.resolve("nullspace") == exp.finetune
+
+
+def test_only_random_noise_has_to_stop(raw):
+    raw["finetune"]["noise"]["early_stop"] = False
+    raw["arms"]["random"]["overrides"] = {"noise": {"early_stop": True}}
+    exp = config.validate(raw)
+    assert not exp.resolve("nullspace").noise.early_stop
+    assert exp.resolve("random").noise.early_stop
+    raw["arms"]["random"]["overrides"] = {}
+    raw["arms"]["random"]["kind"] = "plain"
+    config.validate(raw)  # makes no noise
 
 
 def test_a_model_can_have_fewer_seeds(raw):
@@ -217,13 +268,16 @@ def test_files_that_are_not_configs(tmp_path):
         config.load(bad)
 
 
-RUNS = {"finetune random 0", "finetune nullspace 0", "finetune nullspace 1"}
-EVALUATIONS = {"evaluate none", "evaluate random", "evaluate nullspace"}
+NOISY = {"finetune random 0", "finetune nullspace 0", "finetune nullspace 1"}
+ADVERSARIAL = {"finetune madry 0", "finetune trades 0"}
+RUNS = NOISY | ADVERSARIAL
+EVALUATIONS = {f"evaluate {arm}" for arm in ("none", "random", "nullspace", "madry", "trades")}
 
 
 def every_spec(exp) -> dict[str, str]:
     """The JSON of every job's spec but those of tables and figures."""
-    jobs = {f"render {n}": specs.render(exp, n) for n in exp.data.sets}
+    jobs = {f"render {n}": specs.render(exp, n) for n in exp.data.sets if n != "damagenet"}
+    jobs["render damagenet"] = specs.render_transfer(exp)
     jobs |= {f"scan {n}": specs.scan(exp, n) for n in exp.data.sets}
     for model in exp.models:
         jobs[f"prepare {model}"] = specs.prepare_model(exp, model)
@@ -233,7 +287,7 @@ def every_spec(exp) -> dict[str, str]:
         jobs[f"influence {model}"] = specs.influence(exp, model)
     for model, arm, seed in exp.runs():
         jobs[f"finetune {arm} {seed}"] = specs.finetune(exp, model, arm, seed)
-        jobs[f"evaluate {arm}"] = specs.evaluate(exp, model, arm)
+        jobs[f"evaluate {arm}"] = specs.evaluate(exp, model, arm, "main", "all")
     return {name: spec.model_dump_json() for name, spec in jobs.items()}
 
 
@@ -246,14 +300,20 @@ def every_spec(exp) -> dict[str, str]:
         ("arms.nullspace.label", "noise", set()),
         ("evaluate.conditions.clean.label", "val", set()),
         ("evaluate.conditions.clean.average", False, set()),
+        ("evaluate.conditions.fgsm_8.arms", ["none", "random"], {"evaluate nullspace"}),
+        ("evaluate.conditions.a.restricted", False, EVALUATIONS),
         ("influence.images", 30, {"influence vit_s"}),
         ("influence.draws", 2, {"learn vit_s"}),
         ("nullspace.images", 8, {"nullspace vit_s"}),
         ("data.menagerie.counts.r", 30, {"render r"}),
+        ("data.menagerie.transfer.steps", 4, {"render damagenet"}),
         ("data.sets.v2.crop", 48, {"scan v2"}),
         ("arms.random.seeds", [0, 1], {"finetune random 1", "evaluate random"}),
         ("arms.random.overrides", {"random": {"shrink": 0.5}}, {"finetune random 0"}),
-        ("finetune.noise.lr", 0.5, RUNS),
+        ("finetune.lr", 2e-4, RUNS),
+        ("finetune.noise.lr", 0.5, NOISY),
+        ("finetune.block", 1, NOISY),
+        ("finetune.adversarial.beta", 2, ADVERSARIAL),
         ("evaluate.conditions.clean.images", 5, EVALUATIONS),
     ],
 )  # fmt: skip
@@ -262,6 +322,33 @@ def test_a_changed_key_changes_only_the_specs_that_depend_on_it(raw, key, value,
     put(raw, key, value)
     after = every_spec(config.validate(raw))
     assert {name for name in after if after[name] != before.get(name)} == changed
+
+
+def test_a_table_without_a_run_is_refused(raw):
+    raw["models"]["vit_b"] = {**raw["models"]["vit_s"], "label": "ViT-B"}
+    raw["arms"]["none"]["models"] = ["vit_b"]
+    raw["tables"] = {"t": {"title": "x", "models": ["vit_s"], "arms": ["none"]}}
+    with pytest.raises(NsvitError, match=r"tables\.t: none of its arms has runs"):
+        config.validate(raw)
+
+
+def test_the_spec_of_a_table_holds_only_its_own(raw):
+    raw["tables"] = {
+        "one": {"title": "One", "arms": ["none"], "conditions": ["clean"]},
+        "two": {"title": "Two", "arms": ["nullspace", "none"], "against": ["none"]},
+    }
+    exp = config.validate(raw)
+    before = {name: specs.accuracy(exp, name) for name in exp.tables}
+    assert list(before["one"].conditions) == ["clean"] and list(before["one"].arms) == ["none"]
+    assert before["two"].runs() == [("vit_s", "nullspace"), ("vit_s", "none")]
+    assert exp.table_runs("two") == before["two"].runs()
+    text = before["two"].model_dump_json()
+    assert specs.AccuracySpec.model_validate_json(text) == before["two"]
+    put(raw, "evaluate.conditions.r.label", "Renditions")
+    put(raw, "evaluate.conditions.clean.job", "own")
+    after = config.validate(raw)
+    changed = [name for name in before if specs.accuracy(after, name) != before[name]]
+    assert changed == ["two"]
 
 
 def test_specs_survive_json(raw):

@@ -11,14 +11,12 @@ from torch.nn.functional import cross_entropy
 
 import nsvit.attacks
 import nsvit.inputs
-from nsvit import evaluation
 from nsvit.artifacts import provenance, read_parquet, write_json
 from nsvit.config import ConditionConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.errors import NsvitError
-from nsvit.evaluation import dynamics, evaluate, run
-from nsvit.models import PixelModel, save_model
-from nsvit.records import read_records
+from nsvit.evaluation import dynamics, evaluate, run_dynamics
+from nsvit.models import PixelModel, build, save_model
 from nsvit.scoring import COLUMNS
 from nsvit.specs import DynamicsSpec, EvaluateSpec
 from tests.small import MEAN, STD, image_tree, read_pictures, small_vit
@@ -111,9 +109,11 @@ def test_conditions_of_a_set_share_decoding_clean_pass_and_gradient(
         f"f{k}": {"set": "val", "attack": {"name": "fgsm", "radius": f"{k}/255"}} for k in (1, 2, 8)
     }
     evaluate(model, {"val": val}, spec({"clean": {"set": "val"}, "again": {"set": "val"}, **radii}))
-    assert Counter(read) == Counter(val.frame["path"])
+    # The first pictures are looked at beforehand: one gradient, and one pass more.
+    examined = val.frame["path"][:8]
+    assert Counter(read) == Counter(val.frame["path"]) + Counter(examined)
     # One clean pass, one pass for the gradient and one per radius, over every picture.
-    assert sum(forwards) == len(val) * (1 + 1 + 3)
+    assert sum(forwards) == len(val) * (1 + 1 + 3) + 2 * len(examined)
 
 
 def test_a_condition_on_n_pictures_has_the_rows_of_the_whole_set(tmp_path: Path) -> None:
@@ -127,8 +127,7 @@ def test_a_condition_on_n_pictures_has_the_rows_of_the_whole_set(tmp_path: Path)
     taken = set(corrupted.take(6).frame["path"])
     assert list(few_rows["sample"]) == [p for p in corrupted.frame["path"] if p in taken]
     assert few_rows.groupby(["corruption", "severity"]).size().tolist() == [6, 6, 6]
-    exact = [name for name in COLUMNS if "probability" not in name and name != "confidence"]
-    pd.testing.assert_frame_equal(few_rows[exact], alone[exact])
+    pd.testing.assert_frame_equal(few_rows, alone, check_exact=True)
     whole_rows = records[records["condition"] == "whole"]
     check(whole_rows, plain_logits(model, read_pictures(corrupted)), corrupted)
     assert list(whole_rows["corruption"]) == list(corrupted.frame["corruption"])
@@ -190,39 +189,74 @@ def test_every_attack_works_as_a_condition(tmp_path: Path) -> None:
 
 
 def test_attacks_that_cannot_run_are_refused_before_any_forward(tmp_path: Path) -> None:
+    pytest.importorskip("pyautoattack")
     val = image_tree(tmp_path / "val", per_class=2)
     masked = image_tree(tmp_path / "a", per_class=2, name="a", allowed=(0, 2))
-    model = small_vit()
-    model.register_forward_hook(lambda *_: pytest.fail("computed"))
+    model, twin, other = small_vit(), small_vit(), small_vit(classes=5, seed=3)
+    larger = small_vit(seed=3, img_size=32)
+    cnn = build("resnet18", {"num_classes": 4, "layers": [1, 1, 1, 1]}, MEAN, STD)
     without = small_vit()
     without.net.blocks[0].attn = torch.nn.Identity()
-    without.register_forward_hook(lambda *_: pytest.fail("computed"))
+    for one in (model, twin, other, larger, cnn, without):
+        one.register_forward_hook(lambda *_: pytest.fail("computed"))
+    many = {**ATTACKS["patch"], "patches": 5}
     for target, set_, attack, sources, message in (
-        (without, val, "patch", {}, r"'x'.*vit_tiny.*block 0"),
-        (model, masked, "auto", {}, r"'x'.*2 classes"),
-        (model, val, "mim", {}, r"'x'.*no source"),
-        (model, val, "mim", {"cnn": model}, r"'x'.*the target itself"),
+        (without, val, ATTACKS["patch"], {}, r"'x'.*vit_tiny.*block 0"),
+        (cnn, val, ATTACKS["patch"], {}, r"'x'.*resnet18.*not a plain ViT"),
+        (model, val, many, {}, r"'x'.*5 patches of a picture with 4"),
+        (model, masked, ATTACKS["auto"], {}, r"'x'.*2 classes"),
+        (model, val, ATTACKS["mim"], {}, r"'x'.*no source"),
+        (model, val, ATTACKS["mim"], {"cnn": model}, r"'x'.*the target itself"),
+        (model, val, ATTACKS["mim"], {"cnn": twin}, r"'x'.*the target's own weights"),
+        (model, val, ATTACKS["mim"], {"cnn": other}, r"'x'.*5 classes"),
+        (model, val, ATTACKS["mim"], {"cnn": larger}, r"'val'.*takes 32 x 32"),
     ):
-        wanted = spec({"x": {"set": "val", "attack": ATTACKS[attack]}})
+        # A clean condition comes first: it is not computed either.
+        wanted = spec({"clean": {"set": "val"}, "x": {"set": "val", "attack": attack}})
         with pytest.raises(NsvitError, match=message):
             evaluate(target, {"val": set_}, wanted, sources=sources)
 
 
-def test_doubts_reach_the_metadata_of_the_records(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    val = image_tree(tmp_path, per_class=3)
-    save_model(small_vit(), tmp_path / "m.safetensors", provenance("model", {}))
-    conditions = {k: {"set": "val", "attack": ATTACKS[k]} for k in ("fgsm", "pgd")}
-    # A PGD that does nothing.
-    monkeypatch.setitem(nsvit.attacks.ATTACKS, "pgd", lambda model, x, *_: lambda threat: x)
-    run(spec(conditions), [tmp_path / "m.safetensors"], {"val": val}, tmp_path / "r.parquet")
-    frame, sidecar = read_parquet(tmp_path / "r.parquet", "records")
-    assert tuple(frame.columns) == COLUMNS
-    (doubt,) = sidecar["doubts"]
-    assert "weaker_than_smaller" in doubt and "small/none/seed3" in doubt
-    assert doubt in caplog.text
-    assert read_records([tmp_path / "r.parquet"]).shape[0] == len(frame)
+def test_autoattack_among_all_classes_of_a_small_set_is_not_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyautoattack")
+    few = image_tree(tmp_path, per_class=1, name="a", allowed=(0, 2))
+    attack = {"set": "a", "attack": ATTACKS["auto"], "restricted": False}
+    assert len(evaluate(small_vit(), {"a": few}, spec({"x": attack}))) == 2
+
+
+def test_a_condition_has_the_same_rows_alone_and_beside_others(tmp_path: Path) -> None:
+    """To the bit: no search, start or batch is shared in a way that shows."""
+    pytest.importorskip("pyautoattack")
+    model = small_vit()
+    sets = {
+        "val": image_tree(tmp_path / "val", per_class=3),
+        "a": image_tree(tmp_path / "a", per_class=3, name="a", allowed=(0, 1, 3)),
+    }
+    conditions: dict[str, dict] = {k: {"set": "val", "attack": v} for k, v in ATTACKS.items()}
+    conditions |= {"clean": {"set": "val"}, "clean_5": {"set": "val", "images": 5}}
+    conditions["pgd_5"] = {"set": "val", "images": 5, "attack": ATTACKS["pgd"]}
+    conditions |= {"a": {"set": "a"}, "a_open": {"set": "a", "restricted": False}}
+    conditions["a_f"] = {"set": "a", "attack": FGSM}
+    # The search without a radius goes on where this one ends.
+    conditions["cw_1"] = {"set": "val", "attack": {**ATTACKS["cw"], "radius": 1.0}}
+    conditions["a_f_open"] = {"set": "a", "attack": FGSM, "restricted": False}
+    sources = {"cnn": small_vit(seed=3)}
+    together = evaluate(model, sets, spec(conditions), sources=sources)
+    for slug, condition in conditions.items():
+        alone = evaluate(model, sets, spec({slug: condition}), sources=sources)
+        mine = together[together["condition"] == slug].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, alone, check_exact=True)
+
+
+def test_a_condition_can_predict_among_all_classes(tmp_path: Path) -> None:
+    model = small_vit(classes=6)
+    some = image_tree(tmp_path, per_class=5, classes=6, name="a", allowed=(1, 4))
+    open_ = {"set": "a", "restricted": False}
+    wanted = spec({"masked": {"set": "a"}, "open": open_, "f": {**open_, "attack": FGSM}})
+    records = evaluate(model, {"a": some}, wanted)
+    check(records[records["condition"] == "open"], plain_logits(model, read_pictures(some)), some)
+    shown = records.groupby("condition")["prediction"].agg(set)
+    assert shown["masked"] <= {1, 4} and not shown["open"] <= {1, 4} and not shown["f"] <= {1, 4}
 
 
 def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
@@ -288,7 +322,7 @@ def test_dynamics_is_evaluate_on_subsets_of_every_round(
         "load_pixels",
         lambda image_set: decoded.append(len(image_set)) or original(image_set),
     )
-    records = dynamics(tmp_path / "run", sets, dynamic)
+    records, _ = dynamics(tmp_path / "run", sets, dynamic)
     # Beside single pictures to know the size: each subset once, not once per round.
     assert sorted(n for n in decoded if n > 1) == [6, 8]
     assert list(dict.fromkeys(records["round"])) == [0, 1, 2]
@@ -309,18 +343,14 @@ def test_dynamics_of_an_unfinished_run_is_refused(tmp_path: Path) -> None:
         dynamics(tmp_path, {"val": image_tree(tmp_path, per_class=1)}, wanted)
 
 
-def test_all_seeds_in_one_job_are_each_alone(tmp_path: Path) -> None:
+def test_dynamics_keeps_its_doubts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(tmp_path / "run", rounds=2)
+    # A PGD that does nothing.
+    monkeypatch.setitem(nsvit.attacks.ATTACKS, "pgd", lambda model, x, *_: lambda threat: x)
+    wanted = spec({k: {"set": "val", "attack": ATTACKS[k]} for k in ("fgsm", "pgd")})
+    dynamic = DynamicsSpec(**dict(wanted), images=8, corrupted_images=1)
     val = image_tree(tmp_path / "val", per_class=3)
-    conditions = {"clean": {"set": "val"}, "f": {"set": "val", "attack": FGSM, "images": 4}}
-    wanted = spec(conditions).model_copy(update={"seeds": (5, 7)})
-    saved = [small_vit(seed=number) for number in range(2)]
-    paths = [tmp_path / f"{number}/model.safetensors" for number in range(2)]
-    for model, path in zip(saved, paths, strict=True):
-        save_model(model, path, provenance("model", {}))
-    evaluation.run(wanted, paths, {"val": val}, tmp_path / "records.parquet")
-    records, sidecar = read_parquet(tmp_path / "records.parquet", "records")
-    assert sidecar["spec"]["seeds"] == [5, 7]
-    for seed, model in zip((5, 7), saved, strict=True):
-        alone = evaluate(model, {"val": val}, wanted, seed=seed)
-        part = records[records["seed"] == seed].reset_index(drop=True)
-        pd.testing.assert_frame_equal(part, alone, check_categorical=False, check_dtype=False)
+    run_dynamics(dynamic, tmp_path / "run", {"val": val}, tmp_path / "d.parquet")
+    frame, sidecar = read_parquet(tmp_path / "d.parquet", "records")
+    assert tuple(frame.columns) == COLUMNS and len(frame) == 2 * 2 * 8
+    assert sidecar["doubts"] and all("weaker_than_smaller" in d for d in sidecar["doubts"])

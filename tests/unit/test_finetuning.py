@@ -12,7 +12,6 @@ from torch.nn.functional import cross_entropy
 
 import nsvit.finetuning
 from nsvit import artifacts
-from nsvit.config import FinetuneConfig, NoiseConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import train_images
 from nsvit.draws import batch_positions
@@ -20,10 +19,9 @@ from nsvit.errors import NsvitError
 from nsvit.finetuning import finetune, select
 from nsvit.models import PixelModel, inject, load_model
 from nsvit.noise import load_noise
-from nsvit.specs import FinetuneSpec, Split
+from nsvit.specs import FinetuneSpec
+from tests.runs import interrupted, same, spec, weights, without_seconds
 from tests.small import image_tree, small_vit
-
-NOISE = NoiseConfig(limit=1.0, epsilon=0.02, max_steps=6, pool=10, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -31,34 +29,6 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageSet, ImageSet]:
     root = tmp_path_factory.mktemp("pictures")
     train = image_tree(root / "train", per_class=6, seed=1, name="train")
     return train, image_tree(root / "dev", per_class=3, seed=2, name="dev")
-
-
-def spec(kind: str = "plain", arm: str | None = None, seed: int = 0, **config: Any) -> FinetuneSpec:
-    settings = {"rounds": 3, "steps": 2, "batch_size": 8, "lr": 1e-3, "lr_min": 1e-4}
-    settings |= {"augmentation": "none", "noise": NOISE, "weight_decay": 0.05, **config}
-    return FinetuneSpec(
-        model="small",
-        arm=arm or kind,
-        seed=seed,
-        kind=kind,
-        finetune=FinetuneConfig(**settings),
-        split=Split(dev_images=12, seed=0),
-    )
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "model.safetensors")
-
-
-def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-
-
-def without_seconds(history: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in row.items() if "seconds" not in name}
-        for row in history["rounds"]
-    ]
 
 
 def naive(
@@ -140,7 +110,7 @@ def test_none_returns_the_starting_weights_bit_for_bit(
     assert row["dev_loss"] == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["plain", "random", "nullspace"])
+@pytest.mark.parametrize("kind", ["plain", "random", "nullspace", "madry", "trades"])
 def test_two_runs_are_bit_identical(
     tmp_path: Path, sets: tuple[ImageSet, ImageSet], kind: str
 ) -> None:
@@ -154,37 +124,14 @@ def test_two_runs_are_bit_identical(
     rows = one["rounds"]
     assert [row["round"] for row in rows] == [0, 1, 2, 3]
     assert [row["step"] for row in rows] == [0, 2, 4, 6]
-    assert all((row["noise_norm"] is not None) == (kind != "plain") for row in rows[1:])
+    noisy, adversarial = kind in ("random", "nullspace"), kind in ("madry", "trades")
+    assert all((row["noise_norm"] is not None) == noisy for row in rows[1:])
+    assert all((row["attack_seconds"] is not None) == adversarial for row in rows[1:])
     other = finetune(small_vit(), *sets, run.model_copy(update={"seed": 1}), tmp_path / "other")
     assert without_seconds(other) != without_seconds(one)
 
 
-class Killed(Exception):
-    """Stands for a preempted job."""
-
-
-def interrupted(
-    monkeypatch: pytest.MonkeyPatch,
-    sets: tuple[ImageSet, ImageSet],
-    run: FinetuneSpec,
-    out: Path,
-    at_round: int,
-) -> None:
-    """Runs until the given round has made its noise, then dies."""
-    original = nsvit.finetuning.round_noise
-
-    def dies(model: PixelModel, train: ImageSet, of: FinetuneSpec, number: int) -> Any:
-        if number == at_round:
-            raise Killed
-        return original(model, train, of, number)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(nsvit.finetuning, "round_noise", dies)
-        finetune(small_vit(), *sets, run, out)
-    assert not (out / "history.json").exists()
-
-
-@pytest.mark.parametrize("kind", ["plain", "nullspace"])
+@pytest.mark.parametrize("kind", ["plain", "nullspace", "madry", "trades"])
 @pytest.mark.parametrize("damage", ["nothing", "last weights", "last state", "half a round"])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     tmp_path: Path,
@@ -245,8 +192,9 @@ def test_other_starting_weights_start_afresh(
     assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
 
 
+@pytest.mark.parametrize("kind", ["plain", "madry", "trades"])
 def test_a_loss_that_is_not_a_number_names_the_place_and_keeps_the_last_round(
-    tmp_path: Path, sets: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sets: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     original = train_images
 
@@ -255,11 +203,12 @@ def test_a_loss_that_is_not_a_number_names_the_place_and_keeps_the_last_round(
         return images * float("nan") if args[-2:] == (2, 1) else images
 
     monkeypatch.setattr(nsvit.finetuning, "train_images", poisoned)
-    with pytest.raises(NsvitError, match=r"small/plain/seed0.*nan in round 2, step 1.*rounds/1/"):
-        finetune(small_vit(), *sets, spec(), tmp_path / "bad")
+    where = rf"small/{kind}/seed0.*nan in round 2, step 1.*rounds/1/"
+    with pytest.raises(NsvitError, match=where):
+        finetune(small_vit(), *sets, spec(kind), tmp_path / "bad")
     monkeypatch.undo()
     assert not (tmp_path / "bad/model.safetensors").exists()
-    finetune(small_vit(), *sets, spec(), tmp_path / "good")
+    finetune(small_vit(), *sets, spec(kind), tmp_path / "good")
     kept, expected = (
         load_model(tmp_path / name / "rounds/1/model.safetensors") for name in ("bad", "good")
     )
@@ -272,7 +221,7 @@ def test_arms_of_a_seed_see_the_same_pictures_and_the_same_pool(
     seen: dict[str, list[torch.Tensor]] = {}
     pools: dict[str, list[torch.Tensor]] = {}
     original = train_images
-    for kind in ("plain", "random", "nullspace"):
+    for kind in ("plain", "random", "nullspace", "madry", "trades"):
 
         def spy(*args: Any, kind: str = kind) -> torch.Tensor:
             images = original(*args)
@@ -292,9 +241,9 @@ def test_arms_of_a_seed_see_the_same_pictures_and_the_same_pool(
                 patch.setattr(nsvit.draws, name, spy_noise(getattr(nsvit.draws, name)))
             finetune(small_vit(), *sets, spec(kind, augmentation="light"), tmp_path / kind)
     assert len(seen["plain"]) == 6
-    for kind in ("random", "nullspace"):
+    for kind in ("random", "nullspace", "madry", "trades"):
         assert all(torch.equal(a, b) for a, b in zip(seen["plain"], seen[kind], strict=True))
-    assert "plain" not in pools
+    assert set(pools) == {"random", "nullspace"}
     assert all(torch.equal(a, b) for a, b in zip(pools["random"], pools["nullspace"], strict=True))
     assert not torch.equal(pools["random"][0], pools["random"][1])
     assert pools["random"][0].shape == (10, 3, 16, 16)

@@ -66,7 +66,7 @@ def naive(model, pool, config, block, generator):
         clean = forward(net, model, images, None, block).detach()
         noisy = forward(net, model, images, v, block)
         s = ((F.softmax(clean, -1) - F.softmax(noisy, -1)) ** 2).sum(-1).mean().item()
-        if s < config.epsilon:
+        if s < config.epsilon and config.early_stop:
             return v.detach(), step, s, True
         distance = ((clean - noisy) ** 2).sum(-1)
         loss = (distance if config.loss == "squared" else distance.sqrt()).mean()
@@ -78,7 +78,7 @@ def naive(model, pool, config, block, generator):
             second = 0.999 * second + 0.001 * v.grad**2
             unbiased = second / (1 - 0.999 ** (step + 1))
             v -= config.lr * (first / (1 - 0.9 ** (step + 1))) / (unbiased.sqrt() + 1e-8)
-    return v.detach(), config.max_steps, s, False
+    return v.detach(), config.max_steps, s, s < config.epsilon
 
 
 @pytest.mark.parametrize("loss", ["squared", "unsquared"])
@@ -114,6 +114,23 @@ def test_it_stops_where_the_naive_loop_stops(exact, make_model, pool):
         with inject(model, found.tensor):
             outside = probability_distance(clean, model(batch)).mean()
     assert found.distance == pytest.approx(float(outside), abs=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.001, 2.0])
+def test_without_early_stop_it_runs_its_length(exact, make_model, pool, epsilon):
+    model = make_model("token")
+    changed = {"max_steps": 40, "lr": 0.05, "epsilon": epsilon, "early_stop": False}
+    config = STRICT.model_copy(update=changed)
+    expected, steps, distance, met = naive(model, pool, config, 0, seeded())
+    found = learn_noise(model, pool, config, 0, seeded())
+    assert (found.steps, steps) == (40, 40)
+    assert found.epsilon_met == met == (distance < epsilon)
+    assert found.distance == pytest.approx(distance, abs=1e-9)
+    assert found.history[-1]["step"] == 39
+    torch.testing.assert_close(found.tensor, expected, atol=1e-6, rtol=0)
+    if epsilon == 2.0:  # inside from the beginning, and moved all the same
+        start = (torch.rand(1, 16, 24, generator=seeded()) * 2 - 1) * 3
+        assert met and float((found.tensor - start).abs().max()) > 0.1
 
 
 def test_inside_epsilon_at_once_the_start_is_returned(make_model, pool):
@@ -215,6 +232,13 @@ def test_random_noise_out_of_budget_says_so(make_model, pool):
     assert (found.steps, found.epsilon_met) == (2, False)
     start = torch.randn(1, 16, 24, generator=seeded()) * 2.5
     torch.testing.assert_close(found.tensor, start * 0.36)
+
+
+def test_random_noise_of_a_fixed_length_is_refused(make_model, pool):
+    model = make_model()
+    model.register_forward_hook(lambda *_: pytest.fail("computed"))
+    with pytest.raises(NsvitError, match="early_stop must be true"):
+        random_noise(model, pool, STRICT.model_copy(update={"early_stop": False}), RANDOM)
 
 
 # --- files and bad input --------------------------------------------------------------------

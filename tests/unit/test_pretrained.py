@@ -30,12 +30,14 @@ def val(tmp_path_factory):
 
 def test_they_are_small():
     size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
-    assert size <= 4_000_000
+    assert size <= 5_000_000
 
 
 def test_the_configuration_uses_them():
     used = {config.local_dir(m.timm) for m in EXPERIMENT.models.values()}
     used.add(config.local_dir(EXPERIMENT.data.menagerie.reference_cnn))
+    used.add(config.local_dir(EXPERIMENT.data.menagerie.transfer.cnn))
+    assert {config.local_dir(m.timm) for m in EXPERIMENT.evaluate.sources.values()} <= used
     assert {path.name for path in used} == set(EXPERIMENT.pretrain)
     assert {path.name for path in SHIPPED.iterdir()} == set(EXPERIMENT.pretrain)
 

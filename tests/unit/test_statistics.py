@@ -149,13 +149,18 @@ def test_mce_needs_the_same_types(cells: np.ndarray) -> None:
     with pytest.raises(NsvitError, match="jpeg_compression"):
         statistics.mean_corruption_error(frame, statistics.ALEXNET_ERRORS)
     with pytest.raises(NsvitError, match="jpeg_compression"):
-        statistics.picture_scores(frame, statistics.ALEXNET_ERRORS)
+        statistics.picture_scores(frame, normalised=["c"])
 
 
-@pytest.mark.parametrize("baseline", [None, statistics.ALEXNET_ERRORS])
-def test_picture_scores_average_to_mce(cells: np.ndarray, baseline: dict | None) -> None:
+@pytest.mark.parametrize(
+    ("normalised", "baseline"), [((), None), (("c",), statistics.ALEXNET_ERRORS), (("x",), None)]
+)
+def test_picture_scores_average_to_mce(
+    cells: np.ndarray, normalised: tuple[str, ...], baseline: dict | None
+) -> None:
+    """Each condition has a reference of its own: naming another one changes nothing."""
     frame = corrupted(cells, TYPES)
-    scores = statistics.picture_scores(frame, baseline)
+    scores = statistics.picture_scores(frame, normalised=normalised)
     assert len(scores) == len(cells)
     assert scores["error"].all()
     assert scores["score"].mean() == pytest.approx(

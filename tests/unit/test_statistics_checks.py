@@ -79,6 +79,20 @@ def test_small_contradictions_are_left_to_chance() -> None:
     assert checks.doubts(pd.concat([weak, strong]), tolerance=0.0)
 
 
+def test_doubts_are_read_back_from_what_is_stored() -> None:
+    weak, strong = rows("f1", "fgsm", "1/255", [1, 0, 0, 0]), rows("p1", "pgd", "1/255", [1, 1, 0])
+    (doubt,) = checks.doubts(pd.concat([CLEAN, strong, weak]))
+    assert checks.Doubt.parse(str(doubt)) == doubt
+    assert checks.Doubt.parse(doubt.as_dict()) == doubt
+    assert doubt.place() == checks.Place("m", "none", 0, "val", "p1")
+    where = "model 'vit_s' (arm none, seed 3) on set 'val'"
+    of_a_set = checks.Doubt.parse(f"{where}: 2 of 4 pictures: none [zero_gradients]")
+    assert of_a_set == checks.Doubt("zero_gradients", where, "2 of 4 pictures: none")
+    assert of_a_set.place() == checks.Place("vit_s", "none", 3, "val", "")
+    assert checks.Doubt.parse("something else").place() is None
+    assert checks.Doubt.parse("something else").text == "something else"
+
+
 def test_gradients_and_outputs() -> None:
     gradient = np.random.default_rng(0).normal(size=(4, 3, 2, 2))
     assert checks.zero_gradients(gradient, "x") == []

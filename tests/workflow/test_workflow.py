@@ -15,7 +15,7 @@ TABLES = "results/smoke/tables"
 
 def test_everything_promised_is_there(finished):
     results = finished.folder / "results/smoke"
-    for name in ("table1", "nullity", "runs", "influence"):
+    for name in ("table1", "nullity", "cost", "influence"):
         for extension in ("csv", "md", "tex"):
             assert (results / f"tables/{name}.{extension}").stat().st_size > 0
     for name in ("nullspace_vit_s", "influence", "dynamics"):
@@ -31,10 +31,11 @@ def test_everything_promised_is_there(finished):
 def test_table1_has_every_cell_with_an_interval(finished):
     table = pd.read_csv(finished.folder / TABLES / "table1.csv")
     assert list(table.columns) == [
-        "model", "method", "column", "value", "low", "high", "n", "seeds", "paper",
+        "model", "method", "minus", "column", "value", "low", "high", "n", "seeds", "paper",
+        "doubts",
     ]  # fmt: skip
-    assert set(table["method"]) == {"none", "random", "nullspace"}
-    assert len(table) == 3 * 10
+    assert set(table["method"]) == {"none", "random", "nullspace", "madry", "trades"}
+    assert len(table) == 5 * 12
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
     assert (table["n"] > 0).all()
     assert (table.loc[table["method"] == "nullspace", "seeds"] == 2).all()
@@ -44,13 +45,35 @@ def test_a_finished_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in finished.snakemake(*SMOKE, "-n")
 
 
-@pytest.mark.parametrize("rule", ["table1", "nullspace", "evaluate"])
+@pytest.mark.parametrize("rule", ["table", "nullspace", "evaluate"])
 def test_one_rule_again_changes_nothing(finished, rule):
     before = finished.digests()
     output = finished.snakemake(*SMOKE, "-R", rule)
     assert f"rule {rule}:" in output
     assert finished.digests() == before
     assert "Nothing to be done" in finished.snakemake(*SMOKE, "-n")
+
+
+def test_a_deleted_cell_is_computed_alone(finished):
+    before = finished.digests()
+    folder = "results/smoke/records/vit_s/nullspace"
+    (finished.folder / folder / "seed1/a.parquet").unlink()
+    finished.snakemake(f"{folder}/main.all.json", *SMOKE, "--force")
+    log = (finished.folder / "results/smoke/logs/evaluate/vit_s/nullspace/main.all.log").read_text()
+    computed = [line.split("nsvit.matrix: ")[1] for line in log.splitlines() if "matrix: " in line]
+    assert computed == ["vit_s nullspace seed 1: a"]
+    finished.snakemake(*SMOKE)
+    assert finished.digests() == before
+
+
+def test_jobs_and_parts_are_planned(finished):
+    conditions = "conditions: {fgsm_8: {job: slow}}"
+    split = f"evaluate={{together: false, {conditions}}}"
+    output = finished.snakemake(*SMOKE, "-n", "--config", split)
+    for name in ("main.seed0", "main.seed1", "slow.seed0", "slow.seed1"):
+        assert f"results/smoke/records/vit_s/nullspace/{name}.json" in output
+    assert "main.all.json" not in output.replace("logs/", "")
+    assert "rule finetune:" not in output
 
 
 def test_a_changed_key_reruns_only_what_depends_on_it(finished):

@@ -7,6 +7,9 @@ wildcard_constraints:
     set="[a-z][a-z0-9_]*",
     name="[a-z][a-z0-9_]*",
     seed="[0-9]+",
+    table="|".join(exp.tables),
+    job="[a-z][a-z0-9_]*",
+    part="all|seed[0-9]+",
 
 
 def spec(build, *wildcards):
@@ -37,6 +40,35 @@ def weights(name):
 def indices(conditions):
     """One index file per set that the conditions use, in config order."""
     return [index(name) for name in dict.fromkeys(c.set for c in conditions)]
+
+
+def manifests(model, arm):
+    """The manifests that list an arm's records: one for each job and part."""
+    folder = f"{R}/records/{model}/{arm}"
+    return [
+        f"{folder}/{job}.{part}.json"
+        for job in exp.jobs(model, arm)
+        for part in specs.parts(exp, model, arm)
+    ]
+
+
+def evaluated(w):
+    """The final weights of the runs of a part."""
+    seeds = specs.part_seeds(exp, w.model, w.arm, w.part)
+    return [f"{R}/runs/{w.model}/{w.arm}/seed{s}/model.safetensors" for s in seeds]
+
+
+def evaluated_on(w):
+    """The index files of a job."""
+    return indices(
+        specs.evaluate(exp, w.model, w.arm, w.job, w.part).conditions.values()
+    )
+
+
+def followed(w):
+    """The files of the source models of a job."""
+    sources = specs.evaluate(exp, w.model, w.arm, w.job, w.part).sources
+    return [path for source in sources.values() for path in weights(source.timm)]
 
 
 def render_needs(w):
@@ -70,11 +102,18 @@ def captions(kind, names):
     return found
 
 
-def table(name):
+def records_of(pairs):
+    """The records of these (model, arm), of every seed."""
+    return [path for model, arm in pairs for path in manifests(model, arm)]
+
+
+def table(name, caption=None):
     """The three forms of a table; a verb is given the first and writes all."""
-    CAPTIONS["tables"][name] = name
+    CAPTIONS["tables"][name] = caption or name
     readable = report(
-        f"{R}/tables/{name}.md", category="Tables", caption=f"../report/{name}.rst"
+        f"{R}/tables/{name}.md",
+        category="Tables",
+        caption=f"../report/{caption or name}.rst",
     )
     return {
         "csv": f"{R}/tables/{name}.csv",

@@ -30,6 +30,33 @@ rule render:
         " --out {output:q} --processes {threads} > {log:q} 2>&1"
 
 
+# Set damagenet is made from val with torch, by a verb of its own.
+ruleorder: render_transfer > render
+
+
+rule render_transfer:
+    input:
+        val=f"{R}/rendered/val.json",
+        cnn=lambda w: weights(exp.data.menagerie.transfer.cnn),
+    output:
+        f"{R}/rendered/damagenet.json",
+    log:
+        f"{R}/logs/render_transfer.log",
+    benchmark:
+        f"{R}/benchmarks/render_transfer.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=spec(specs.render_transfer),
+        root=exp.data.root,
+        recipe=RECIPES["render_transfer"],
+    shell:
+        "nsvit render-transfer --spec {params.spec:q} --root {params.root:q} --val {input.val:q}"
+        " --out {output:q} --threads {threads} > {log:q} 2>&1"
+
+
 rule scan:
     input:
         lambda w: f"{R}/rendered/{w.set}.json" if exp.data.menagerie else [],

@@ -1,26 +1,26 @@
-"""Evaluation: one row per sample and condition; all seeds of an arm in one job, decoded once."""
+"""Evaluation: one row per sample and condition, one file ("cell") per run and condition."""
 
 
+# The cells, seed<k>/<condition>.parquet beside the manifest, are not declared as outputs, so that
+# Snakemake keeps them when a job fails or is repeated; the verb knows which of them are valid.
 rule evaluate:
     input:
-        models=lambda w: [
-            f"{R}/runs/{w.model}/{w.arm}/seed{seed}/model.safetensors"
-            for seed in exp.seeds(w.model, w.arm)
-        ],
-        indices=indices(exp.evaluate.conditions.values()),
+        models=evaluated,
+        indices=evaluated_on,
+        sources=followed,
     output:
-        f"{R}/records/{{model}}/{{arm}}.parquet",
+        f"{R}/records/{{model}}/{{arm}}/{{job}}.{{part}}.json",
     log:
-        f"{R}/logs/evaluate/{{model}}/{{arm}}.log",
+        f"{R}/logs/evaluate/{{model}}/{{arm}}/{{job}}.{{part}}.log",
     benchmark:
-        f"{R}/benchmarks/evaluate/{{model}}/{{arm}}.tsv"
+        f"{R}/benchmarks/evaluate/{{model}}/{{arm}}/{{job}}.{{part}}.tsv"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=720,
         gpu=1,
     params:
-        spec=spec(specs.evaluate, "model", "arm"),
+        spec=spec(specs.evaluate, "model", "arm", "job", "part"),
         recipe=RECIPES["evaluate"],
     shell:
         "nsvit evaluate --spec {params.spec:q} --models {input.models:q}"

@@ -2,9 +2,7 @@
 
 RUNS = exp.runs()
 HISTORIES = [f"{R}/runs/{m}/{a}/seed{s}/history.json" for m, a, s in RUNS]
-RECORDS = [
-    f"{R}/records/{m}/{a}.parquet" for m, a in dict.fromkeys((m, a) for m, a, _ in RUNS)
-]
+RECORDS = records_of(dict.fromkeys((m, a) for m, a, _ in RUNS))
 INFLUENCES = [f"{R}/influence/{m}.parquet" for m in INFLUENCE]
 NULLSPACES = [f"{R}/nullspace/{m}/nullspace.json" for m in exp.models]
 MOVING = (
@@ -17,11 +15,17 @@ DYNAMICS_HISTORIES = [
     f"{R}/runs/{m}/{a}/seed{exp.dynamics.seed}/history.json" for m, a in MOVING
 ]
 
-TABLE_NAMES = ["table1", "nullity", "runs"] + ["influence"] * bool(INFLUENCE)
+# The files of the lambda study, where the configuration has one.
+LAMBDA = []
+
+TABLE_NAMES = ["claims", *exp.tables, "paired", "nullity", "cost"] + [
+    "influence"
+] * bool(INFLUENCE)
 FIGURE_NAMES = (
     [f"nullspace_{m}" for m in exp.models]
     + ["influence"] * bool(INFLUENCE)
     + ["dynamics"] * bool(MOVING)
+    + ["claims"]
 )
 TABLES = [
     f"{R}/tables/{name}.{ext}" for name in TABLE_NAMES for ext in ("csv", "md", "tex")
@@ -31,24 +35,46 @@ FIGURES = [
 ]
 
 
-rule table1:
+# Every table of accuracies: Table 1 and those of `tables` in the configuration.
+rule table:
+    input:
+        lambda w: records_of(exp.table_runs(w.table)),
+    output:
+        **table("{table}", caption="table"),
+    log:
+        f"{R}/logs/table/{{table}}.log",
+    benchmark:
+        f"{R}/benchmarks/table/{{table}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=spec(specs.accuracy, "table"),
+        recipe=RECIPES["table"],
+    shell:
+        "nsvit table --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
+        " > {log:q} 2>&1"
+
+
+rule table_paired:
     input:
         RECORDS,
     output:
-        **table("table1"),
+        **table("paired"),
     log:
-        f"{R}/logs/table1.log",
+        f"{R}/logs/table_paired.log",
     benchmark:
-        f"{R}/benchmarks/table1.tsv"
+        f"{R}/benchmarks/table_paired.tsv"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
     params:
         spec=spec(specs.table),
-        recipe=RECIPES["table1"],
+        recipe=RECIPES["table_paired"],
     shell:
-        "nsvit table1 --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
+        "nsvit table-paired --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
 
 
@@ -74,24 +100,24 @@ rule table_nullity:
         " --nullspaces {input.nullspaces:q} --out {output.csv:q} > {log:q} 2>&1"
 
 
-rule table_runs:
+rule table_cost:
     input:
         HISTORIES,
     output:
-        **table("runs"),
+        **table("cost"),
     log:
-        f"{R}/logs/table_runs.log",
+        f"{R}/logs/table_cost.log",
     benchmark:
-        f"{R}/benchmarks/table_runs.tsv"
+        f"{R}/benchmarks/table_cost.tsv"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
         spec=spec(specs.table),
-        recipe=RECIPES["table_runs"],
+        recipe=RECIPES["table_cost"],
     shell:
-        "nsvit table-runs --spec {params.spec:q} --histories {input:q} --out {output.csv:q}"
+        "nsvit table-cost --spec {params.spec:q} --histories {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
 
 
@@ -114,6 +140,33 @@ rule table_influence:
     shell:
         "nsvit table-influence --spec {params.spec:q} --influences {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
+
+
+rule table_claims:
+    input:
+        claims="nsvit/paper/claims.yaml",
+        records=RECORDS,
+        histories=HISTORIES,
+        influences=INFLUENCES,
+        lambdas=LAMBDA,
+    output:
+        **table("claims"),
+    log:
+        f"{R}/logs/table_claims.log",
+    benchmark:
+        f"{R}/benchmarks/table_claims.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=spec(specs.table),
+        recipe=RECIPES["table_claims"],
+    shell:
+        "nsvit table-claims --spec {params.spec:q} --claims {input.claims:q}"
+        " --records {input.records:q} --histories {input.histories:q}"
+        " --influences {input.influences:q} --lambdas {input.lambdas:q}"
+        " --out {output.csv:q} > {log:q} 2>&1"
 
 
 rule figure_nullspace:
@@ -180,52 +233,22 @@ rule figure_dynamics:
         " --histories {input.histories:q} --out {output.svg:q} > {log:q} 2>&1"
 
 
-# First of all jobs, so that the report of an unfinished run can say what is missing.
-rule plan:
-    output:
-        f"{R}/plan.json",
-    log:
-        f"{R}/logs/plan.log",
-    benchmark:
-        f"{R}/benchmarks/plan.tsv"
-    priority: 100
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        spec=specs.plan(
-            exp,
-            captions("tables", TABLE_NAMES),
-            captions("figures", FIGURE_NAMES),
-            text_of("contact_sheet"),
-        ).model_dump_json(),
-        recipe=RECIPES["plan"],
-    shell:
-        "nsvit plan --spec {params.spec:q} --out {output:q} > {log:q} 2>&1"
-
-
-# Its inputs are what it is complete with; the verb itself makes do with what there is.
-rule report:
+rule figure_claims:
     input:
-        f"{R}/plan.json",
-        TABLES,
-        FIGURES,
-        SHEETS,
+        f"{R}/tables/claims.csv",
     output:
-        html=f"{R}/report.html",
-        readme=f"{R}/README.md",
+        **figure("claims", "figure_claims"),
     log:
-        f"{R}/logs/report.log",
+        f"{R}/logs/figure_claims.log",
     benchmark:
-        f"{R}/benchmarks/report.tsv"
+        f"{R}/benchmarks/figure_claims.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
         runtime=10,
     params:
-        results=lambda w, output: str(Path(output.html).parent),
-        recipe=RECIPES["report"],
+        spec=spec(specs.table),
+        recipe=RECIPES["figure_claims"],
     shell:
-        "nsvit report --results {params.results:q} --readme {output.readme:q}"
-        " --out {output.html:q} > {log:q} 2>&1"
+        "nsvit figure-claims --spec {params.spec:q} --table {input:q} --out {output.svg:q}"
+        " > {log:q} 2>&1"

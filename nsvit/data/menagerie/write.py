@@ -72,7 +72,7 @@ def render_set(
     """
     kind, count = spec.kind, spec.count
     _check(spec)
-    with _complete_folder(Path(out)) as folder, _pool(processes) as run:
+    with complete_folder(Path(out)) as folder, _pool(processes) as run:
         if kind == "c":
             return _write_corrupted(spec, folder, val_dir, count, run)
         if kind == "a":
@@ -101,7 +101,7 @@ def _check(spec: RenderSpec) -> None:
 
 
 @contextmanager
-def _complete_folder(out: Path) -> Iterator[Path]:
+def complete_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its name when the block succeeds.
 
     Raises:
@@ -144,7 +144,8 @@ def _pool(processes: int) -> Iterator[Run]:
             pool.shutdown(cancel_futures=True)
 
 
-def _save(image: Picture, path: Path) -> None:
+def save(image: Picture, path: Path) -> None:
+    """Writes 8-bit pixels (H, W, 3) as PNG; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, compress_level=COMPRESSION)
 
@@ -158,13 +159,29 @@ def picture_path(kind: str, index: int) -> Path:
     return Path(wnid) / f"{wnid}_{index:05d}.png"
 
 
+def first_of_val(val_dir: str | Path, count: int, kind: str) -> list[Path]:
+    """Paths, inside its folder, of the first pictures of val, from which set `kind` is made.
+
+    Raises:
+        NsvitError: there are fewer.
+    """
+    paths = [picture_path("val", index) for index in range(count)]
+    missing = [path for path in paths if not (Path(val_dir) / path).is_file()]
+    if missing:
+        raise NsvitError(
+            f"{Path(val_dir) / missing[0]}: no such picture, but set {kind} needs the first "
+            f"{count} of val; lower data.menagerie.counts.{kind} or render val again"
+        )
+    return paths
+
+
 # --- drawn sets -----------------------------------------------------------------------------
 
 
 def _write_chunk(job: tuple[int, str, int, int, int, Path]) -> int:
     seed, kind, size, start, stop, folder = job
     for index in range(start, stop):
-        _save(picture(seed, kind, index, size), folder / picture_path(kind, index))
+        save(picture(seed, kind, index, size), folder / picture_path(kind, index))
     return stop - start
 
 
@@ -193,7 +210,7 @@ def _write_mistakes(
     for chunk in progress(run(_draw_chunk, jobs), "render a", len(jobs)):
         wrong = np.flatnonzero(_mistakes(reference, chunk, seen))[: count - kept]
         for position in wrong:
-            _save(chunk[position], folder / picture_path("a", seen + int(position)))
+            save(chunk[position], folder / picture_path("a", seen + int(position)))
         kept, seen = kept + len(wrong), seen + len(chunk)
         if kept == count:
             break
@@ -227,13 +244,7 @@ def _write_corrupted(
     """Every corruption at every severity of the first pictures of val, class by class in turn."""
     if val_dir is None:
         raise NsvitError("set c is made from the rendered val set: say where it is (val_dir)")
-    paths = [picture_path("val", index) for index in range(count)]
-    missing = [path for path in paths if not (Path(val_dir) / path).is_file()]
-    if missing:
-        raise NsvitError(
-            f"{Path(val_dir) / missing[0]}: no such picture, but set c needs the first {count} "
-            "of val; lower data.menagerie.counts.c or render val again"
-        )
+    paths = first_of_val(val_dir, count, "c")
     jobs = [
         (spec.seed, Path(val_dir), paths[start : start + CORRUPTED_CHUNK], folder)
         for start in range(0, count, CORRUPTED_CHUNK)
@@ -250,7 +261,7 @@ def _write_corrupted_chunk(job: tuple[int, Path, list[Path], Path]) -> int:
             for severity in SEVERITIES:
                 own = seed_for(seed, "c", path.name, name, severity)
                 target = folder / name / str(severity) / path
-                _save(corrupt(image, name, severity, own), target)
+                save(corrupt(image, name, severity, own), target)
     return len(paths) * len(CORRUPTIONS) * len(SEVERITIES)
 
 

@@ -1,0 +1,107 @@
+"""The claims to read: a verdict for each, then every test behind it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from nsvit.claims import NOT_TESTED
+from nsvit.specs import TableSpec
+from nsvit.tables.paired import signed
+from nsvit.tables.sheet import Cell, Part, Sheet, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Fixed decimals of the csv; effects are in their unit (points, mostly).
+DECIMALS = {
+    **dict.fromkeys(("paper", "effect", "low", "high", "detectable", "margin"), 2),
+    **dict.fromkeys(("p", "p_holm"), 6),
+}
+UNITS = {"points": "", "% of the first norm": " %", "tau": " tau"}
+
+
+def claims_sheet(frame: pd.DataFrame, spec: TableSpec) -> Sheet:
+    """Verdicts first, then the tests of each model with the paper's numbers.
+
+    Args:
+        frame: from `claims.judge_claims`.
+        spec: labels and the level.
+    """
+    header = ("Claim", "Comparison", "Paper", "Here", "p (Holm)", "Detectable", "Verdict")
+    places = {claim: i for i, claim in enumerate(frame["claim"].drop_duplicates(), 1)}
+    frame = frame.assign(place=frame["claim"].map(places))
+    heads = frame[frame["level"] == "claim"]
+    parts = [
+        Part(heading, tuple(_head(row) for row in part.to_dict("records")))
+        for heading, part in (
+            ("Verdicts", heads[heads["origin"] == "paper"]),
+            ("Verdicts on controls that the paper lacks", heads[heads["origin"] == "control"]),
+        )
+        if len(part)
+    ]
+    tests = frame[(frame["level"] == "test") & (frame["verdict"] != NOT_TESTED)]
+    parts += [
+        Part(_label(spec, str(model)), tuple(_row(row) for row in part.to_dict("records")))
+        for model, part in tests.groupby("model", sort=False)
+    ]
+    title = "Claims: what holds at this scale"
+    return Sheet(title, header, tuple(parts), tuple(_notes(frame, spec)))
+
+
+def _label(spec: TableSpec, model: str) -> str:
+    return spec.models[model].label if model in spec.models else model
+
+
+def _head(row: dict[Any, Any]) -> tuple[Cell, ...]:
+    bold = "plain" if row["verdict"] == NOT_TESTED else "best"
+    title = f"{row['place']}. {row['title']}"
+    texts = (Cell(title), Cell(row["where"]), Cell(""), Cell(row["reason"]))
+    return (*texts, Cell(""), Cell(""), Cell(row["verdict"], style=bold))  # type: ignore[arg-type]
+
+
+def _row(row: dict[Any, Any]) -> tuple[Cell, ...]:
+    unit = UNITS.get(row["unit"], "")
+    decimals = 2 if row["unit"] == "tau" else 1
+    ends = ""
+    if not math.isnan(row["low"]):
+        ends = f"[{signed(row['low'])}, {signed(row['high'])}]"
+    printed = "" if math.isnan(row["paper"]) else signed(row["paper"], decimals) + unit
+    numbers = f" ({row['printed']})" if row["printed"] else ""
+    margin = "" if math.isnan(row["margin"]) else f", within {row['margin']:g}"
+    return (
+        Cell(f"{row['place']}."),
+        Cell(row["comparison"] + margin),
+        Cell(printed + numbers, style="paper"),
+        Cell(signed(row["effect"], decimals) + unit, ends),
+        Cell(_p(row["p_holm"])),
+        Cell("" if math.isnan(row["detectable"]) else number(row["detectable"])),
+        Cell(row["verdict"]),
+    )
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _notes(frame: pd.DataFrame, spec: TableSpec) -> list[str]:
+    s = spec.statistics
+    tests = frame[frame["level"] == "test"]
+    made = int(tests["p"].notna().sum())
+    level = f"{100 * (1 - s.confidence):g} %"
+    notes = [
+        f"A test is decided below {level} after Holm's correction over all {made} tests of this "
+        "table: supported if the effect lies on the side that the claim says, else contradicted. "
+        "A claim says that all its tests hold: one contradiction contradicts it; it is supported "
+        "if every test that could be made is. Verdicts are computed, none is written by hand.",
+        "Effects are in points where no unit stands, positive where the claim says so; brackets: "
+        f"{100 * s.confidence:g} % intervals, uncorrected. Detectable: the smallest distance from "
+        "the border between yes and no that would be found with 80 % power before correction.",
+        "Paper: differences of its printed numbers (arXiv 2403.10476), Average over the columns "
+        "that count here. On other pictures, such as Menagerie, only signs can be compared.",
+    ]
+    lost = tests[tests["verdict"] == NOT_TESTED]
+    for place, part in lost.groupby("place", sort=False):
+        reasons = "; ".join(dict.fromkeys(part["reason"]))
+        notes.append(f"Not tested in {place}: {reasons}.")
+    return notes
