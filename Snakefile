@@ -44,18 +44,22 @@ rule all:
         TABLES,
         FIGURES,
         SHEETS,
+        f"{R}/report.html",
+        f"{R}/README.md",
 
 
 onsuccess:
     table = Path(R, "tables", "table1.md")
     if "table1" in exp.tables and table.exists():
         logger.info(
-            f"\n{table.read_text()}\nEverything is in {R}/ (tables/, figures/)."
+            f"\n{table.read_text()}\nEverything on one page: {R}/report.html"
+            f"\nWhich file is what: {R}/README.md"
         )
 
 
 onerror:
     logger.error(
         "A job failed; its log above says why. What is finished is kept: mend the cause and run "
-        "the same command again."
+        "the same command again. Until then, a report of what there is:\n"
+        f"  nsvit report --results {R} --out {R}/partial.html"
     )

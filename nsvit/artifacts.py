@@ -1,8 +1,8 @@
 """Files that say what made them: safetensors and parquet, written atomically. No torch.
 
 Every artefact carries the same provenance: kind, schema version, spec, hashes of its inputs,
-package version, git commit, seed and metrics. Tensor files have it in a JSON sidecar with the
-same stem, parquet files in their own metadata.
+package version, git commit, versions and machine, seed and metrics. Tensor files have it in a
+JSON sidecar with the same stem, parquet files in their own metadata.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsvit import machine
 from nsvit.errors import NsvitError
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def provenance(
         "inputs": {str(path): sha256(path) for path in inputs},
         "nsvit": package_version(),
         "git_commit": git_commit(),
+        "made_with": machine.made_with(),
         "seed": seed,
         "metrics": dict(metrics or {}),
     }

@@ -251,6 +251,23 @@ def figure_claims(args: Args) -> None:
     figures.write_claims(args.table, _spec(specs.TableSpec, args), args.out)
 
 
+# --- the report -----------------------------------------------------------------------------
+
+
+def plan(args: Args) -> None:
+    """Write down what a run sets out to make."""
+    from nsvit import report
+
+    report.write_plan(_spec(specs.PlanSpec, args), args.out)
+
+
+def report(args: Args) -> None:
+    """Make one page about a results folder, finished or not."""
+    from nsvit import report
+
+    report.write_report(args.results, args.out, args.readme)
+
+
 # --- for people -----------------------------------------------------------------------------
 
 
@@ -295,7 +312,12 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     figure_influence: ("table",),
     figure_dynamics: ("records+", "histories+"),
     figure_claims: ("table",),
+    plan: (),
+    report: ("results",),
 }
+
+#: Verbs of rules that read everything they need from their inputs.
+SPECLESS = {contact_sheet, report}
 
 #: Verbs that compute with torch for long enough that its threads matter.
 TORCH_VERBS = {
@@ -327,7 +349,7 @@ def parser() -> argparse.ArgumentParser:
 
     for function, paths in RULE_VERBS.items():
         sub = add(function)
-        if function is not contact_sheet:
+        if function not in SPECLESS:
             sub.add_argument("--spec", required=True, metavar="JSON", help="the rule's params.spec")
         for name in paths:
             several = {"nargs": name[-1]} if name[-1] in "+*" else {}
@@ -338,6 +360,10 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
         if function is render:
             sub.add_argument("--processes", type=int, default=1, help="that draw pictures")
+        if function is report:
+            sub.add_argument(
+                "--readme", type=Path, help="where the list of files goes, if anywhere"
+            )
     add(check_config).add_argument("config", type=Path)
     add(config_schema).add_argument("--out", type=Path, default=Path("config/schema.json"))
     return top

@@ -209,6 +209,16 @@ class AccuracySpec(Section):
         ]
 
 
+class PlanSpec(Section):
+    """What a run sets out to make: the report names what of it is missing."""
+
+    tables: dict[Slug, str] = Field(description="caption by name, in order")
+    figures: dict[Slug, str] = Field(description="caption by name, in order")
+    sheets: tuple[Slug, ...] = Field(description="sets with a contact sheet")
+    sheet_caption: str
+    config: c.Experiment
+
+
 def split(exp: c.Experiment) -> Split:
     """The dev split of an experiment."""
     return Split(dev_images=exp.data.dev_images, seed=exp.data.split_seed)
@@ -431,4 +441,17 @@ def table(exp: c.Experiment) -> TableSpec:
         robust=exp.evaluate.robust,
         statistics=exp.statistics,
         dynamics=exp.dynamics,
+    )
+
+
+def plan(
+    exp: c.Experiment, tables: dict[str, str], figures: dict[str, str], sheet_caption: str
+) -> PlanSpec:
+    """The spec of `plan`: captions of tables and figures by name, in order."""
+    return PlanSpec(
+        tables=tables,
+        figures=figures,
+        sheets=tuple(exp.data.sets),
+        sheet_caption=sheet_caption,
+        config=exp,
     )

@@ -18,13 +18,16 @@ class Checkout:
         for name in ("Snakefile", "workflow", "config", "nsvit", "profiles"):
             (folder / name).symlink_to(ROOT / name)
 
-    def snakemake(self, *arguments: str, check: bool = True) -> str:
-        """Runs Snakemake here; returns everything it printed."""
+    def snakemake(self, *arguments: str, check: bool = True, modules: Path | None = None) -> str:
+        """Runs Snakemake here; returns everything it printed.
+
+        Modules in the folder `modules` are found before all others, in every job.
+        """
         binaries = Path(sys.executable).parent
         environment = {
             **os.environ,
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(str(p) for p in (modules, ROOT) if p),
         }
         command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
         done = subprocess.run(
@@ -38,10 +41,11 @@ class Checkout:
         return output
 
     def digests(self, folder: str = "results") -> dict[str, str]:
-        """The hash of every file below a folder, but for logs and timings."""
+        """The hash of every file below a folder, but for logs, timings and the page with them."""
         found = {}
         for path in sorted((self.folder / folder).rglob("*")):
             name = str(path.relative_to(self.folder))
-            if path.is_file() and "/logs/" not in name and "/benchmarks/" not in name:
+            timed = path.name == "report.html" or "/logs/" in name or "/benchmarks/" in name
+            if path.is_file() and not timed:
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found

@@ -60,6 +60,8 @@ CODE: dict[str, tuple[str, ...]] = {
     "figure_influence": ("figures/influence.py", "figures/style.py"),
     "figure_claims": ("claims/verdicts.py", "figures/forest.py", "figures/style.py"),
     "figure_dynamics": ("figures/dynamics.py", "figures/style.py", "statistics", "paper"),
+    "plan": ("report/verbs.py",),
+    "report": ("report",),
 }
 
 

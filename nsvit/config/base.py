@@ -39,6 +39,8 @@ RECIPES: dict[str, int] = {
     "figure_influence": 1,
     "figure_dynamics": 1,
     "figure_claims": 1,
+    "plan": 1,
+    "report": 1,
 }
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]

@@ -22,6 +22,8 @@ def test_everything_promised_is_there(finished):
         for extension in ("svg", "png"):
             assert (results / f"figures/{name}.{extension}").stat().st_size > 0
     sets = yaml.safe_load((finished.folder / "config/smoke.yaml").read_text())["data"]["sets"]
+    for name in ("plan.json", "report.html", "README.md"):
+        assert (results / name).stat().st_size > 0
     sheets = {p.name for p in (results / "figures/sheets").iterdir()}
     assert sheets == {f"{name}.{ext}" for name in sets for ext in ("png", "svg")}
 

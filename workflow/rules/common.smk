@@ -83,8 +83,33 @@ def records_of(pairs):
     return [path for model, arm in pairs for path in manifests(model, arm)]
 
 
+# Caption file by name of a table or figure; a figure's name may end in a wildcard.
+CAPTIONS = {"tables": {}, "figures": {}}
+
+
+def text_of(caption):
+    """A caption in one line: Snakemake's report and ours show the same file."""
+    path = Path(workflow.basedir, "workflow", "report", f"{caption}.rst")
+    return " ".join(path.read_text(encoding="utf-8").split())
+
+
+def captions(kind, names):
+    """The caption of every table or figure, in the order of the names."""
+    found = {}
+    for name in names:
+        fitting = [
+            n
+            for n in CAPTIONS[kind]
+            if n == name or ("{" in n and name.startswith(n.split("{")[0]))
+        ]
+        best = max(fitting, key=lambda n: (n == name, len(n)), default=None)
+        found[name] = text_of(CAPTIONS[kind][best]) if best else ""
+    return found
+
+
 def table(name, caption=None):
     """The three forms of a table; a verb is given the first and writes all."""
+    CAPTIONS["tables"][name] = caption or name
     readable = report(
         f"{R}/tables/{name}.md",
         category="Tables",
@@ -99,6 +124,7 @@ def table(name, caption=None):
 
 def figure(name, caption):
     """Both forms of a figure; a verb is given the first and writes both."""
+    CAPTIONS["figures"][name] = caption
     shown = report(
         f"{R}/figures/{name}.svg",
         category="Figures",

@@ -1,0 +1,208 @@
+"""Everything that a report shows, read from the results folder; gaps in place of what is not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from nsvit import artifacts
+from nsvit.errors import NsvitError
+from nsvit.report import contents, facts, pictures
+from nsvit.report.contents import CLAIMS, Item, Plan
+from nsvit.report.facts import Facts
+from nsvit.report.folder import Evidence, Problem
+from nsvit.report.markdown import Grid, read_grid
+from nsvit.report.pictures import Shown
+from nsvit.report.verdicts import Verdicts, read_verdicts
+
+PLAN = "plan.json"
+_NOTED_GAP = "Missing: "
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the run: its name below the results folder and a link from the page."""
+
+    name: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table, figure or contact sheet as the page shows it, or why it does not.
+
+    Exactly one of grid, verdicts, shown and gap is given.
+    """
+
+    anchor: str
+    title: str
+    caption: str
+    files: tuple[File, ...]
+    grid: Grid | None = None
+    verdicts: Verdicts | None = None
+    shown: Shown | None = None
+    gap: str = ""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A question and the entries that answer it."""
+
+    slug: str
+    question: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """The whole report.
+
+    Attributes:
+        name: of the experiment.
+        facts: what was run.
+        chapters: tables and figures by question, the verdicts first.
+        sheets: contact sheets; what they show, which is the same for all, in `sheet_caption`.
+        gaps: what is missing or damaged, files and cells.
+        evidence: doubts and warnings among it.
+    """
+
+    name: str
+    facts: Facts
+    chapters: tuple[Chapter, ...]
+    sheets: tuple[Entry, ...]
+    sheet_caption: str
+    gaps: tuple[Problem, ...]
+    evidence: Evidence
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Every entry of every chapter, then the contact sheets."""
+        return (*(entry for chapter in self.chapters for entry in chapter.entries), *self.sheets)
+
+
+def look(results: Path, page_folder: Path, evidence: Evidence) -> View:
+    """Reads everything that the plan of a results folder names.
+
+    Args:
+        results: the folder; without a plan, whatever is in it is shown.
+        page_folder: where the page will be, for its links to files.
+        evidence: of the same folder.
+    """
+    plan, problems = _plan(results)
+    links = _Links(results, page_folder)
+    accuracies = list(plan.config.tables) if plan.config else []
+    chapters = tuple(
+        Chapter(section.slug, section.question, tuple(_entry(item, links) for item in items))
+        for section, items in contents.arrange(plan.items, accuracies)
+    )
+    sheets = tuple(_sheet(name, links) for name in plan.sheets)
+    name = plan.config.experiment if plan.config else results.resolve().name
+    found = facts.gather(name, plan, evidence)
+    view = View(name, found, chapters, sheets, plan.sheet_caption, (), evidence)
+    return replace(view, gaps=(*problems, *evidence.damaged, *_gaps(view)))
+
+
+@dataclass(frozen=True)
+class _Links:
+    """Links from the page to files of the results folder."""
+
+    results: Path
+    page_folder: Path
+
+    def files(self, *names: str) -> tuple[File, ...]:
+        """Those of the names that are there."""
+        return tuple(
+            File(name, quote(Path(os.path.relpath(path, self.page_folder)).as_posix()))
+            for name in names
+            if (path := self.results / name).exists()
+        )
+
+
+def _plan(results: Path) -> tuple[Plan, list[Problem]]:
+    """The plan of a folder and what was wrong with it."""
+    path = results / PLAN
+    try:
+        return contents.from_sidecar(artifacts.read_json(path), str(path)), []
+    except (NsvitError, KeyError, ValueError) as error:
+        reason = str(error) if isinstance(error, NsvitError) else f"{path}: of another nsvit"
+        text = f"{_reason(reason, path)}; what is here is shown, what else was planned is unknown"
+        stems = {
+            folder: sorted({p.stem for p in (results / folder).glob(f"*.{suffix}")})
+            for folder, suffix in (("tables", "md"), ("figures", "svg"), ("figures/sheets", "png"))
+        }
+        return contents.of_what_is_there(*stems.values()), [Problem(PLAN, text)]
+
+
+def _reason(message: str, path: Path) -> str:
+    """An error's text without the path that the page says anyway."""
+    return message.removeprefix(f"{path}: ")
+
+
+# --- entries ----------------------------------------------------------------------------------
+
+
+def _entry(item: Item, links: _Links) -> Entry:
+    return _table(item, links) if item.kind == "table" else _figure(item, links)
+
+
+def _table(item: Item, links: _Links) -> Entry:
+    names = [f"tables/{item.name}.{suffix}" for suffix in ("csv", "md", "tex")]
+    entry = Entry(f"table-{item.name}", item.title, item.caption, links.files(*names))
+    path = links.results / names[1]
+    gap = ""
+    if item.name == CLAIMS:
+        source = links.results / names[0]
+        try:
+            return replace(entry, verdicts=read_verdicts(source))
+        except NsvitError as error:
+            gap = f"{names[0]}: {_reason(str(error), source)}"
+    try:
+        grid = read_grid(path.read_text(encoding="utf-8"), str(path))
+        return replace(entry, grid=grid, title=grid.title or entry.title)
+    except (OSError, UnicodeDecodeError):
+        found = "cannot be read" if path.exists() else "no such file"
+        return replace(entry, gap=gap or f"{names[1]}: {found}")
+    except NsvitError as error:
+        return replace(entry, gap=gap or f"{names[1]}: {_reason(str(error), path)}")
+
+
+def _figure(item: Item, links: _Links) -> Entry:
+    names = [f"figures/{item.name}.{suffix}" for suffix in ("svg", "png")]
+    entry = Entry(f"figure-{item.name}", item.title, item.caption, links.files(*names))
+    svg, png = (links.results / name for name in names)
+    try:
+        return replace(entry, shown=pictures.figure(svg, png))
+    except NsvitError as error:
+        return replace(entry, gap=_below(str(error), links.results))
+
+
+def _sheet(name: str, links: _Links) -> Entry:
+    files = [f"figures/sheets/{name}.{suffix}" for suffix in ("png", "svg")]
+    entry = Entry(f"sheet-{name}", f"Set {name}", "", links.files(*files))
+    try:
+        return replace(entry, shown=pictures.sheet(links.results / files[0]))
+    except NsvitError as error:
+        return replace(entry, gap=_below(str(error), links.results))
+
+
+def _below(message: str, results: Path) -> str:
+    """An error's text with paths from the results folder on."""
+    return message.replace(f"{results}{os.sep}", "")
+
+
+# --- gaps -------------------------------------------------------------------------------------
+
+
+def _gaps(view: View) -> list[Problem]:
+    """Entries that are not there, and cells that tables say are missing."""
+    found = []
+    for entry in view.entries:
+        if entry.gap:
+            path, _, text = entry.gap.partition(": ")
+            found.append(Problem(path, text))
+        for note in entry.grid.notes if entry.grid else ():
+            if note.startswith(_NOTED_GAP):
+                found.append(Problem(entry.title, f"no values for {note.removeprefix(_NOTED_GAP)}"))
+    return found
