@@ -104,7 +104,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
         cw(small, None),
         cw(small, 0.5),
         patch_fool(on),
-        auto(on.first(4)),
+        auto(on.first(2)),
     ]
     if args.large:
         big = large(4)
