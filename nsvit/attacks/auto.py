@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nsvit import runtime
+from nsvit.attacks.folding import folding
 from nsvit.attacks.steps import Context, Started, holds, seeds_for
 from nsvit.attacks.threat import ThreatModel
 from nsvit.errors import NsvitError
@@ -130,7 +131,11 @@ def _call(
 ) -> tuple[Tensor, Tensor]:
     """One call of the package: its images, and which are broken."""
     devices = [images.device] if images.device.type == "cuda" else []
-    with runtime.seeded("autoattack", seed), torch.random.fork_rng(devices=devices):
+    with (
+        folding(model),
+        runtime.seeded("autoattack", seed),
+        torch.random.fork_rng(devices=devices),
+    ):
         adversary = package().AutoAttack(
             model,
             norm={"linf": "Linf", "l2": "L2"}[threat.norm],
