@@ -127,6 +127,18 @@ def influence(args: Args) -> None:
     influence.run_measure(spec, model, train, args.noise, args.out, inputs=[args.model])
 
 
+def lambda_study(args: Args) -> None:
+    """Learn noise with every lambda and measure it on held-out pictures."""
+    from nsvit import lambda_study, models
+    from nsvit.data import layouts
+
+    runtime.prepare(args.threads)
+    model = models.load_model(args.model).to(runtime.device())
+    spec = _spec(specs.LambdaSpec, args)
+    train = layouts.open_set(args.index)
+    lambda_study.run(spec, model, train, args.out, args.closure, inputs=[args.model, args.index])
+
+
 # --- finetuning and evaluation --------------------------------------------------------------
 
 
@@ -197,6 +209,20 @@ def table_influence(args: Args) -> None:
     tables.write_influence(args.influences, _spec(specs.TableSpec, args), args.out)
 
 
+def table_lambda(args: Args) -> None:
+    """Make the table of the lambda study."""
+    from nsvit import tables
+
+    tables.write_lambda(args.studies, _spec(specs.TableSpec, args), args.out)
+
+
+def table_closure(args: Args) -> None:
+    """Make the table of multiples and mixtures of learned noises."""
+    from nsvit import tables
+
+    tables.write_closure(args.closures, _spec(specs.TableSpec, args), args.out)
+
+
 def figure_nullspace(args: Args) -> None:
     """Draw the example of exact nullspace noise."""
     from nsvit import figures
@@ -217,6 +243,41 @@ def figure_dynamics(args: Args) -> None:
 
     spec = _spec(specs.TableSpec, args)
     figures.write_dynamics(args.records, args.histories, spec, args.out)
+
+
+def figure_concept(args: Args) -> None:
+    """Draw the method."""
+    from nsvit import figures
+
+    figures.write_concept(args.out)
+
+
+def figure_lambda(args: Args) -> None:
+    """Draw agreement, confidence error and norm against lambda."""
+    from nsvit import figures
+
+    figures.write_lambda(args.table, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_closure(args: Args) -> None:
+    """Draw agreement of multiples and mixtures of learned noises."""
+    from nsvit import figures
+
+    figures.write_closure(args.table, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_corruptions(args: Args) -> None:
+    """Draw the change of every corruption error."""
+    from nsvit import figures
+
+    figures.write_corruptions(args.records, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_radius(args: Args) -> None:
+    """Draw robust accuracy against the attack's radius."""
+    from nsvit import figures
+
+    figures.write_radius(args.records, _spec(specs.TableSpec, args), args.out)
 
 
 # --- for people -----------------------------------------------------------------------------
@@ -248,6 +309,7 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     nullity: (),
     learn_noise: ("model", "index"),
     influence: ("model", "index", "noise"),
+    lambda_study: ("model", "index", "closure"),
     finetune: ("model", "index"),
     evaluate: ("models+", "indices+"),
     dynamics: ("run", "indices+"),
@@ -255,13 +317,27 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     table_nullity: ("nullity", "nullspaces+"),
     table_runs: ("histories+",),
     table_influence: ("influences+",),
+    table_lambda: ("studies+",),
+    table_closure: ("closures+",),
     figure_nullspace: ("nullspace",),
     figure_influence: ("table",),
     figure_dynamics: ("records+", "histories+"),
+    figure_concept: (),
+    figure_lambda: ("table",),
+    figure_closure: ("table",),
+    figure_corruptions: ("records+",),
+    figure_radius: ("records+",),
 }
 
 #: Verbs that compute with torch for long enough that its threads matter.
-TORCH_VERBS = {pretrain_model, nullspace, learn_noise, influence, finetune, evaluate, dynamics}
+TORCH_VERBS = {
+    *(pretrain_model, nullspace, learn_noise, influence, lambda_study),
+    *(finetune, evaluate, dynamics),
+}
+
+
+#: Verbs that need to be told nothing.
+NO_SPEC: set[Callable[[Args], None]] = {contact_sheet, figure_concept}
 
 
 def verb_name(function: Callable[[Args], None]) -> str:
@@ -287,7 +363,7 @@ def parser() -> argparse.ArgumentParser:
 
     for function, paths in RULE_VERBS.items():
         sub = add(function)
-        if function is not contact_sheet:
+        if function not in NO_SPEC:
             sub.add_argument("--spec", required=True, metavar="JSON", help="the rule's params.spec")
         for name in paths:
             several = {"nargs": "+"} if name.endswith("+") else {}

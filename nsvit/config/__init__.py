@@ -25,6 +25,7 @@ from nsvit.config.evaluation import (
     RobustConfig,
     StatisticsConfig,
     TableConfig,
+    attack_series,
 )
 from nsvit.config.experiment import Experiment, describe, load, schema_text, validate
 from nsvit.config.method import (
@@ -36,6 +37,7 @@ from nsvit.config.method import (
     RandomNoiseConfig,
 )
 from nsvit.config.models import ModelConfig, PretrainConfig, local_dir
+from nsvit.config.studies import ClosureConfig, LambdaConfig
 
 __all__ = [
     "RECIPES",
@@ -44,6 +46,7 @@ __all__ = [
     "ArmKind",
     "AttackConfig",
     "AutoAttackConfig",
+    "ClosureConfig",
     "ConditionConfig",
     "CwConfig",
     "DataConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "FgsmConfig",
     "FinetuneConfig",
     "InfluenceConfig",
+    "LambdaConfig",
     "MenagerieConfig",
     "MenagerieCounts",
     "MiFgsmConfig",
@@ -71,6 +75,7 @@ __all__ = [
     "StatisticsConfig",
     "TableConfig",
     "Triple",
+    "attack_series",
     "describe",
     "load",
     "local_dir",

@@ -28,6 +28,7 @@ from nsvit.config.evaluation import (
 )
 from nsvit.config.method import ArmConfig, FinetuneConfig
 from nsvit.config.models import ModelConfig, PretrainConfig
+from nsvit.config.studies import LambdaConfig
 from nsvit.errors import NsvitError
 
 
@@ -40,6 +41,7 @@ class Experiment(Section):
     models: dict[Slug, ModelConfig] = Field(min_length=1)
     nullspace: NullspaceConfig = NullspaceConfig()
     influence: InfluenceConfig | None = None
+    lambda_study: LambdaConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     arms: dict[Slug, ArmConfig] = Field(min_length=1)
     evaluate: EvaluateConfig
@@ -74,6 +76,8 @@ class Experiment(Section):
             _need(table.conditions or (), columns, f"tables.{slug}.conditions")
         if self.influence:
             _need(self.influence.models, self.models, "influence.models")
+        if self.lambda_study:
+            _need(self.lambda_study.models, self.models, "lambda_study.models")
         if self.dynamics:
             self._dynamics_are_sound(self.dynamics)
         return self

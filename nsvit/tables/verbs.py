@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nsvit import artifacts
 from nsvit.specs import TableSpec
-from nsvit.tables import influence, main, nullity, runs
+from nsvit.tables import influence, main, nullity, runs, studies, studies_sheet
 from nsvit.tables.sheet import write
 
 Paths = Sequence[str | Path]
@@ -45,3 +45,16 @@ def write_runs(histories: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-runs`: one row per run; the three forms beside `out`."""
     frame = runs.table_runs(histories, spec)
     write(frame, runs.DECIMALS, runs.runs_sheet(frame, spec), *_forms(out))
+
+
+def write_lambda(paths: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-lambda`: the lambda study; the three forms beside `out`."""
+    frame = studies.table_lambda(studies.read_lambda(paths), spec)
+    decimals = {**studies.DECIMALS, **studies.PAPER_DECIMALS}
+    write(frame, decimals, studies_sheet.lambda_sheet(frame, spec), *_forms(out))
+
+
+def write_closure(paths: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-closure`: multiples and mixtures of noises; the three forms beside `out`."""
+    frame = studies.table_closure(studies.read_closure(paths), spec)
+    write(frame, studies.DECIMALS, studies_sheet.closure_sheet(frame, spec), *_forms(out))
