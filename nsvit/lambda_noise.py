@@ -24,9 +24,11 @@ log = logging.getLogger(__name__)
 
 #: Noises that closure mixes.
 MIXED = 2
-#: Below this elasticity the logits hardly grow with the noise, and nothing bounds its size.
+#: Below this agreement noise has drowned the pictures.
+_DROWNED = 0.5
+#: Below this growth, relative to the distance, logits have stopped moving with the noise.
 _SATURATED = 0.2
-#: The last steps over which the elasticity is averaged.
+#: The last steps over which both are averaged.
 _LAST = 10
 
 
@@ -77,23 +79,25 @@ def learn(
     optimizer = torch.optim.AdamW([noise], lr=config.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     budget = runtime.progress(range(config.steps), f"lambda {weight:g}, draw {draw}")
-    distances, slopes = [], []
+    trace = []
     with frozen(model), torch.enable_grad():
         batches = batches_with_logits(model, pool, config.batch_size)
         for step, (images, clean) in zip(budget, batches, strict=False):
             with inject(model, noise):
-                distance = logit_distance(clean, model(images)).mean()
+                noisy = model(images)
+            distance = logit_distance(clean, noisy).mean()
             loss = distance - weight * noise.norm().log()
             (noise.grad,) = torch.autograd.grad(loss, noise)
-            distances.append(distance.item())
-            slopes.append(float((noise.grad * noise.detach()).sum()) + weight)
-            _check_finite(weight, step, loss.item(), slopes[-1])
+            slope = float((noise.grad * noise.detach()).sum()) + weight
+            agreement = (clean.argmax(1) == noisy.argmax(1)).float().mean().item()
+            trace.append((distance.item(), slope, agreement))
+            _check_finite(weight, step, loss.item(), slope)
             optimizer.step()
             schedule.step()
-    if not distances:
+    if not trace:
         raise NsvitError(f"lambda study: lambda {weight:g}: there are no training pictures")
-    _check_bounded(weight, float(noise.detach().norm()), distances, slopes)
-    return LambdaNoise(weight, draw, noise.detach().cpu().clone(), distances[-1])
+    _check_bounded(weight, float(noise.detach().norm()), trace[-_LAST:])
+    return LambdaNoise(weight, draw, noise.detach().cpu().clone(), trace[-1][0])
 
 
 def _check_finite(weight: float, step: int, *values: float) -> None:
@@ -104,18 +108,25 @@ def _check_finite(weight: float, step: int, *values: float) -> None:
         )
 
 
-def _check_bounded(weight: float, norm: float, distances: list[float], slopes: list[float]) -> None:
-    """Refuses noise that nothing holds back: d ||f(u + v) - f(u)|| / d log ||v|| below lambda.
+def _check_bounded(weight: float, norm: float, trace: Sequence[tuple[float, float, float]]) -> None:
+    """Refuses noise that drowns the pictures, and that nothing holds back any more.
 
-    That derivative over the distance is the elasticity: 1 where logits are linear in the noise,
-    0 where they have stopped moving (encoders end in a norm layer, so they do).
+    Then most predictions have changed, and per unit of log ||v|| the logit distance grows by less
+    than lambda and by little of itself: by all of itself where logits are linear in the noise, by
+    nothing where they have stopped moving (encoders end in a norm layer, so they do).
+
+    Args:
+        weight: the lambda.
+        norm: of the noise.
+        trace: logit distance, its slope and agreement on the last batches.
     """
-    distance, slope = (sum(v[-_LAST:]) / len(v[-_LAST:]) for v in (distances, slopes))
-    if slope < min(weight, _SATURATED * distance):
+    distance, slope, agreement = (sum(values) / len(values) for values in zip(*trace, strict=True))
+    if agreement < _DROWNED and slope < min(weight, _SATURATED * distance):
         raise NsvitError(
-            f"lambda study: lambda {weight:g}: the loss is unbounded: at norm {norm:.4g} the "
-            f"logits (distance {distance:.4g}) hardly grow with the noise any more; take a "
-            "smaller lambda, or smaller lambda_study.limit, .lr or .steps"
+            f"lambda study: lambda {weight:g}: the loss is unbounded: at norm {norm:.4g} only "
+            f"{100 * agreement:.0f} % of predictions are left, and the logits (distance "
+            f"{distance:.4g}) hardly grow with the noise any more; take a smaller lambda, or "
+            "smaller lambda_study.limit, .lr or .steps"
         )
 
 

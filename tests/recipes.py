@@ -20,7 +20,11 @@ LOCK = ROOT / "tests/recipes.json"
 _PICTURES = ("data/layouts.py", "data/loading.py", "data/pictures.py", "inputs.py")
 _TRAIN = ("data/augment.py", "training.py", *_PICTURES)
 _NOISE = ("models.py", "noise.py", *_PICTURES)
+_STUDY = ("comparison.py", *_NOISE)
+_NOISE_TABLES = ("tables/noises.py", "tables/studies.py", "tables/studies_sheet.py", "paper")
 _TABLES = ("records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
+
+_FROM_RECORDS = ("figures/style.py", "records.py", "statistics", "config/evaluation.py")
 
 #: The files below nsvit/ that make a rule's output.
 CODE: dict[str, tuple[str, ...]] = {
@@ -32,17 +36,25 @@ CODE: dict[str, tuple[str, ...]] = {
     "nullspace": ("models.py", "nullspace", *_PICTURES),
     "nullity": ("nullspace/table.py",),
     "learn_noise": ("influence.py", *_NOISE),
-    "influence": ("influence.py", *_NOISE),
+    "influence": ("influence.py", *_STUDY),
+    "lambda_study": ("lambda_noise.py", "lambda_study.py", *_STUDY),
     "finetune": ("draws.py", "finetuning.py", "rounds.py", *_TRAIN, *_NOISE),
     "evaluate": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
     "dynamics": ("attacks", "evaluation.py", "scoring.py", "models.py", *_PICTURES),
     "table1": ("tables/main.py", "paper", *_TABLES),
-    "table_influence": ("tables/influence.py", *_TABLES),
+    "table_influence": ("tables/influence.py", "tables/noises.py", *_TABLES),
+    "table_lambda": (*_NOISE_TABLES, *_TABLES),
+    "table_closure": (*_NOISE_TABLES, *_TABLES),
     "table_nullity": ("tables/nullity.py", *_TABLES),
     "table_runs": ("tables/runs.py", *_TABLES),
     "figure_nullspace": ("figures/nullspace.py", "figures/style.py"),
     "figure_influence": ("figures/influence.py", "figures/style.py"),
     "figure_dynamics": ("figures/dynamics.py", "figures/style.py", "statistics", "paper"),
+    "figure_concept": ("figures/concept.py", "figures/style.py"),
+    "figure_lambda": ("figures/lambda_study.py", "figures/style.py"),
+    "figure_closure": ("figures/closure.py", "figures/lambda_study.py", "figures/style.py"),
+    "figure_corruptions": ("figures/corruptions.py", *_FROM_RECORDS),
+    "figure_radius": ("figures/radius.py", *_FROM_RECORDS),
 }
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsvit import statistics
-from nsvit.errors import NsvitError
-from nsvit.figures.style import GREY, new_figure, style
+from nsvit.figures.style import GREY, NothingToDrawError, new_figure, style
 from nsvit.records import read_records
 from nsvit.specs import TableSpec
 
@@ -66,7 +65,8 @@ def read_errors(paths: Sequence[str | Path], spec: TableSpec) -> Errors:
     """Corruption errors from records, one file after the other.
 
     Raises:
-        NsvitError: a file is missing or damaged, or no run was evaluated on corruptions.
+        NsvitError: a file is missing or damaged.
+        NothingToDrawError: no run was evaluated on corruptions.
     """
     import pandas as pd
 
@@ -82,7 +82,7 @@ def read_errors(paths: Sequence[str | Path], spec: TableSpec) -> Errors:
         cells.append((1.0 - right).rename("error").reset_index().astype({"corruption": str}))
         scores.append(statistics.picture_scores(part))
     if not cells:
-        raise NsvitError("figure of corruptions: no records of a corruption set")
+        raise NothingToDrawError("figure of corruptions: no records of a corruption set")
     return Errors(pd.concat(cells, ignore_index=True), pd.concat(scores, ignore_index=True))
 
 
@@ -94,7 +94,7 @@ def figure_corruptions(errors: Errors, spec: TableSpec) -> Figure:
         spec: models, arms and how to make intervals.
 
     Raises:
-        NsvitError: no model has both an arm of kind `none` and one that finetunes.
+        NothingToDrawError: no model has both an arm of kind `none` and one that finetunes.
     """
     condition = str(errors.cells["condition"].iloc[0])  # of several corruption sets the first
     cells = errors.cells[errors.cells["condition"] == condition]
@@ -110,7 +110,7 @@ def figure_corruptions(errors: Errors, spec: TableSpec) -> Figure:
             if change is not None:
                 changes[model, arm] = change
     if not changes:
-        raise NsvitError(
+        raise NothingToDrawError(
             "figure of corruptions: no model has records of an arm of kind none and of another one"
         )
     with style():

@@ -12,7 +12,17 @@ import numpy as np
 from nsvit import statistics
 from nsvit.config import attack_series, radius_value
 from nsvit.errors import NsvitError
-from nsvit.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, new_figure, style
+from nsvit.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILION,
+    NothingToDrawError,
+    new_figure,
+    style,
+)
 from nsvit.records import read_records
 from nsvit.specs import TableSpec
 
@@ -89,7 +99,7 @@ def figure_radius(scores: pd.DataFrame, spec: TableSpec) -> Figure:
         spec: models, arms, conditions and how to make intervals.
 
     Raises:
-        NsvitError: no records are of an attack at several radii.
+        NothingToDrawError: no records are of an attack at several radii.
     """
     panels = []
     for slugs, clean in attack_series(spec.conditions):
@@ -98,7 +108,7 @@ def figure_radius(scores: pd.DataFrame, spec: TableSpec) -> Figure:
             if curves:
                 panels.append((slugs, model, curves))
     if not panels:
-        raise NsvitError("figure of radii: no records of an attack at two radii or more")
+        raise NothingToDrawError("figure of radii: no records of an attack at two radii or more")
     with style():
         figure = new_figure(height=0.5 + 1.42 * len(panels))
         grid = figure.subplots(len(panels), 2, squeeze=False)

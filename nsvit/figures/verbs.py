@@ -14,7 +14,7 @@ from nsvit.figures.influence import figure_influence
 from nsvit.figures.lambda_study import figure_lambda
 from nsvit.figures.nullspace import figure_nullspace
 from nsvit.figures.radius import figure_radius, read_attacked
-from nsvit.figures.style import figure_of_text, save
+from nsvit.figures.style import NothingToDrawError, figure_of_text, save
 from nsvit.specs import TableSpec
 
 Paths = Sequence[str | Path]
@@ -70,9 +70,17 @@ def write_closure(table: str | Path, spec: TableSpec, out: str | Path) -> None:
 
 def write_corruptions(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `figure-corruptions`: changes of corruption errors, from records."""
-    save(figure_corruptions(read_errors(paths, spec), spec), *_forms(out))
+    try:
+        figure = figure_corruptions(read_errors(paths, spec), spec)
+    except NothingToDrawError as error:
+        figure = figure_of_text(str(error))
+    save(figure, *_forms(out))
 
 
 def write_radius(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `figure-radius`: accuracy against the attack's radius, from records."""
-    save(figure_radius(read_attacked(paths, spec), spec), *_forms(out))
+    try:
+        figure = figure_radius(read_attacked(paths, spec), spec)
+    except NothingToDrawError as error:
+        figure = figure_of_text(str(error))
+    save(figure, *_forms(out))
