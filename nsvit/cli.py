@@ -135,6 +135,18 @@ def influence(args: Args) -> None:
     influence.run_measure(spec, model, train, args.noise, args.out, inputs=[args.model])
 
 
+def lambda_study(args: Args) -> None:
+    """Learn noise with every lambda and measure it on held-out pictures."""
+    from nsvit import lambda_study, models
+    from nsvit.data import layouts
+
+    runtime.prepare(args.threads)
+    model = models.load_model(args.model).to(runtime.device())
+    spec = _spec(specs.LambdaSpec, args)
+    train = layouts.open_set(args.index)
+    lambda_study.run(spec, model, train, args.out, args.closure, inputs=[args.model, args.index])
+
+
 # --- finetuning and evaluation --------------------------------------------------------------
 
 
@@ -222,6 +234,20 @@ def table_claims(args: Args) -> None:
     tables.write_claims(args.claims, args.records, args.histories, *studies, spec, args.out)
 
 
+def table_lambda(args: Args) -> None:
+    """Make the table of the lambda study."""
+    from nsvit import tables
+
+    tables.write_lambda(args.studies, _spec(specs.TableSpec, args), args.out)
+
+
+def table_closure(args: Args) -> None:
+    """Make the table of multiples and mixtures of learned noises."""
+    from nsvit import tables
+
+    tables.write_closure(args.closures, _spec(specs.TableSpec, args), args.out)
+
+
 def figure_nullspace(args: Args) -> None:
     """Draw the example of exact nullspace noise."""
     from nsvit import figures
@@ -249,6 +275,41 @@ def figure_claims(args: Args) -> None:
     from nsvit import figures
 
     figures.write_claims(args.table, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_concept(args: Args) -> None:
+    """Draw the method."""
+    from nsvit import figures
+
+    figures.write_concept(args.out)
+
+
+def figure_lambda(args: Args) -> None:
+    """Draw agreement, confidence error and norm against lambda."""
+    from nsvit import figures
+
+    figures.write_lambda(args.table, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_closure(args: Args) -> None:
+    """Draw agreement of multiples and mixtures of learned noises."""
+    from nsvit import figures
+
+    figures.write_closure(args.table, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_corruptions(args: Args) -> None:
+    """Draw the change of every corruption error."""
+    from nsvit import figures
+
+    figures.write_corruptions(args.records, _spec(specs.TableSpec, args), args.out)
+
+
+def figure_radius(args: Args) -> None:
+    """Draw robust accuracy against the attack's radius."""
+    from nsvit import figures
+
+    figures.write_radius(args.records, _spec(specs.TableSpec, args), args.out)
 
 
 # --- the report -----------------------------------------------------------------------------
@@ -299,6 +360,7 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     nullity: (),
     learn_noise: ("model", "index"),
     influence: ("model", "index", "noise"),
+    lambda_study: ("model", "index", "closure"),
     finetune: ("model", "index"),
     evaluate: ("models+", "indices+"),
     dynamics: ("run", "indices+"),
@@ -308,20 +370,27 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     table_cost: ("histories+",),
     table_influence: ("influences+",),
     table_claims: ("claims", "records+", "histories+", "influences*", "lambdas*"),
+    table_lambda: ("studies+",),
+    table_closure: ("closures+",),
     figure_nullspace: ("nullspace",),
     figure_influence: ("table",),
     figure_dynamics: ("records+", "histories+"),
     figure_claims: ("table",),
+    figure_concept: (),
+    figure_lambda: ("table",),
+    figure_closure: ("table",),
+    figure_corruptions: ("records+",),
+    figure_radius: ("records+",),
     plan: (),
     report: ("results",),
 }
 
-#: Verbs of rules that read everything they need from their inputs.
-SPECLESS = {contact_sheet, report}
+#: Verbs of rules that need to be told nothing, or read it from their inputs.
+SPECLESS: set[Callable[[Args], None]] = {contact_sheet, figure_concept, report}
 
 #: Verbs that compute with torch for long enough that its threads matter.
 TORCH_VERBS = {
-    *(render_transfer, pretrain_model, nullspace, learn_noise, influence),
+    *(render_transfer, pretrain_model, nullspace, learn_noise, influence, lambda_study),
     *(finetune, evaluate, dynamics),
 }
 
