@@ -25,8 +25,13 @@ _SCORES = ("attacks", "readings.py", "scoring.py", "models.py", *_PICTURES)
 _TABLES = ("cells.py", "records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
 _STUDY = ("comparison.py", *_NOISE)
 _NOISE_TABLES = ("tables/noises.py", "tables/studies.py", "tables/studies_sheet.py", "paper")
-_NOISE
-_FROM_RECORDS = ("figures/style.py", "records.py", "statistics", "config/evaluation.py")
+_FROM_RECORDS = (
+    "figures/arms.py",
+    "figures/style.py",
+    "records.py",
+    "statistics",
+    "config/evaluation.py",
+)
 
 #: The files below nsvit/ that make a rule's output.
 CODE: dict[str, tuple[str, ...]] = {

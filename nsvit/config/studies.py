@@ -13,7 +13,7 @@ class ClosureConfig(Section):
     at: PositiveFloat = Field(0.3, description="the lambda whose noises are used, one of `lambdas`")
     images: PositiveInt = Field(250, description="held-out pictures, among those of the study")
     factors: tuple[float, ...] = Field(
-        (-2, -1, -0.5, 0.5, 1, 1.5, 2, 3), min_length=1, description="multiples of a noise"
+        (-2, -1, 0.5, 1, 2, 3), min_length=1, description="multiples of a noise"
     )
     weights: tuple[Probability, ...] = Field(
         (0.25, 0.5, 0.75), min_length=1, description="w in w v1 + (1 - w) v2; v1 + v2 is added"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsvit import statistics
+from nsvit.config import ArmKind
+from nsvit.figures.arms import first_of_kind
 from nsvit.figures.style import GREY, NothingToDrawError, new_figure, style
 from nsvit.records import read_records
 from nsvit.specs import TableSpec
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-#: Arms that are shown, by kind; of several arms of one kind the first.
-KINDS = ("plain", "random", "nullspace")
+#: Kinds of the arms that are shown beside `none`.
+KINDS: tuple[ArmKind, ...] = ("plain", "random", "nullspace")
 #: Changes of this many points and more have the full colour.
 FULL = 20.0
 #: Blue for fewer errors, white for none, vermilion for more: the ends of Okabe and Ito's palette.
@@ -102,7 +104,7 @@ def figure_corruptions(errors: Errors, spec: TableSpec) -> Figure:
     found = statistics.resample(scores, spec.statistics)
     types = list(cells["corruption"].drop_duplicates())
     levels = sorted(cells["severity"].unique())
-    arms = shown_arms(spec)
+    arms = first_of_kind(spec, ("none", *KINDS))
     changes = {}
     for model in spec.models:
         for arm in arms.values():
@@ -115,15 +117,6 @@ def figure_corruptions(errors: Errors, spec: TableSpec) -> Figure:
         )
     with style():
         return _draw(changes, types, levels, spec)
-
-
-def shown_arms(spec: TableSpec) -> dict[str, str]:
-    """The first arm of kind `none` and of each kind that is shown: kind -> slug."""
-    found: dict[str, str] = {}
-    for slug, arm in spec.arms.items():
-        if arm.kind in ("none", *KINDS):
-            found.setdefault(arm.kind, slug)
-    return {kind: found[kind] for kind in ("none", *KINDS) if kind in found}
 
 
 def _change(
@@ -192,8 +185,8 @@ def _name(axes: Axes, label: str) -> None:
     """The model's name beside the titles, above the names of the corruptions."""
     at: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
     text = axes.annotate(
-        textwrap.fill(label, 12), (0, 1), xytext=(-3, 3), ha="right", va="bottom", weight="bold",
-        fontsize=6.0, linespacing=1.1, **at,
+        textwrap.fill(label, 12), (0, 1), xytext=(-3, 3), ha="right", va="bottom",
+        fontsize=6.2, linespacing=1.1, **at,
     )  # fmt: skip
     text.set_in_layout(False)
 

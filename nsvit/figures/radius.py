@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsvit import statistics
-from nsvit.config import attack_series, radius_value
+from nsvit.config import ArmKind, attack_series, radius_value
 from nsvit.errors import NsvitError
+from nsvit.figures.arms import first_of_kind
 from nsvit.figures.style import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     VERMILION,
     NothingToDrawError,
     new_figure,
@@ -32,15 +34,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-#: Colour, marker and line style by place among the arms; lines differ without colour too.
-LOOKS = (
-    (BLACK, "o", "-"),
-    (ORANGE, "s", "--"),
-    (GREEN, "^", "-."),
-    (BLUE, "D", "-"),
-    (VERMILION, "v", "--"),
-    (GREY, "P", ":"),
-)
+#: Colour, marker and line style by kind of arm; lines differ without colour too.
+LOOKS: dict[ArmKind, tuple[str, str, str]] = {
+    "none": (BLACK, "o", "-"),
+    "plain": (ORANGE, "s", "--"),
+    "random": (GREEN, "^", "-."),
+    "nullspace": (BLUE, "D", "-"),
+    "madry": (VERMILION, "v", "--"),
+    "trades": (PURPLE, "P", ":"),
+}
 #: Names of attacks as people write them.
 ATTACKS = {
     **{"fgsm": "FGSM", "pgd": "PGD", "mi_fgsm": "MI-FGSM", "cw": "CW"},
@@ -91,7 +93,7 @@ def read_attacked(paths: Sequence[str | Path], spec: TableSpec) -> pd.DataFrame:
 def figure_radius(scores: pd.DataFrame, spec: TableSpec) -> Figure:
     """Accuracy against radius, and its difference to the starting weights: a row per model.
 
-    An arm's curve is there where its runs have two radii or more. At radius 0 is the accuracy
+    Of each kind the first arm, where its runs have two radii or more. At radius 0 is the accuracy
     on the same pictures without an attack. Several attacks have their rows one after the other.
 
     Args:
@@ -130,7 +132,7 @@ def figure_radius(scores: pd.DataFrame, spec: TableSpec) -> Figure:
 def robustness(
     scores: pd.DataFrame, model: str, slugs: Sequence[str], clean: str | None, spec: TableSpec
 ) -> dict[str, Robustness]:
-    """The curve of every arm of one model under one attack.
+    """The curves of one model under one attack: the first arm of each kind.
 
     Args:
         scores: of this model.
@@ -151,9 +153,10 @@ def robustness(
     still = scores[(scores["condition"] == clean) & scores["picture"].isin(pictures)]
     found = statistics.resample(pd.concat([attacked, still], ignore_index=True), spec.statistics)
     order = [clean, *slugs] if clean is not None and len(still) else list(slugs)
-    first = [slug for slug, arm in spec.arms.items() if arm.kind == "none"][:1]
+    arms = first_of_kind(spec, list(LOOKS))
+    first = [arms["none"]] if "none" in arms else []
     curves = {}
-    for arm in spec.arms:
+    for arm in arms.values():
         estimates = {slug: found.estimate((model, arm, -1), [slug]) for slug in order}
         known = {slug: one for slug, one in estimates.items() if one is not None}
         if len(known.keys() & set(slugs)) < 2:
@@ -198,12 +201,9 @@ def radius_of(slug: str, spec: TableSpec) -> float:
 
 def _accuracies(axes: Axes, curves: dict[str, Robustness], spec: TableSpec) -> None:
     for arm, curve in curves.items():
-        colour, marker, line = _look(arm, spec)
-        axes.fill_between(curve.radii, *curve.ends, color=colour, alpha=0.12, lw=0)
-        axes.plot(
-            curve.radii, curve.values, color=colour, marker=marker, ls=line, ms=2.4, lw=0.9,
-            label=spec.arms[arm].label,
-        )  # fmt: skip
+        look = _look(arm, spec)
+        axes.fill_between(curve.radii, *curve.ends, color=look["color"], alpha=0.12, lw=0)
+        axes.plot(curve.radii, curve.values, ms=2.4, lw=0.9, label=spec.arms[arm].label, **look)
     axes.set_ylim(bottom=0)
     sizes = ", ".join(str(n) for n in sorted({curve.n for curve in curves.values()}))
     axes.text(0.04, 0.05, f"n = {sizes}", transform=axes.transAxes, color=GREY, fontsize=6.5)
@@ -216,18 +216,18 @@ def _changes(axes: Axes, curves: dict[str, Robustness], spec: TableSpec) -> None
     for place, (arm, curve) in enumerate(shown.items()):
         assert curve.change is not None
         assert curve.change_ends is not None
-        colour, marker, line = _look(arm, spec)
         gap = float(np.diff(curve.radii).min())
-        shift = 0.17 * gap * (place - (len(shown) - 1) / 2)
+        shift = min(0.17, 0.8 / len(shown)) * gap * (place - (len(shown) - 1) / 2)
         bars = np.clip(np.abs(curve.change_ends - curve.change), 0, None)
         axes.errorbar(
-            curve.radii + shift, curve.change, yerr=bars, color=colour, marker=marker, ls=line,
-            ms=2.4, lw=0.7, elinewidth=0.7, capsize=1.2, capthick=0.7,
+            curve.radii + shift, curve.change, yerr=bars, ms=2.4, lw=0.7, elinewidth=0.7,
+            capsize=1.2, capthick=0.7, **_look(arm, spec),
         )  # fmt: skip
 
 
-def _look(arm: str, spec: TableSpec) -> tuple[str, str, str]:
-    return LOOKS[list(spec.arms).index(arm) % len(LOOKS)]
+def _look(arm: str, spec: TableSpec) -> dict[str, Any]:
+    colour, marker, line = LOOKS[spec.arms[arm].kind]
+    return {"color": colour, "marker": marker, "ls": line}
 
 
 def _unit(slugs: Sequence[str], spec: TableSpec) -> str:

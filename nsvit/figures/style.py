@@ -22,6 +22,7 @@ ORANGE = "#E69F00"
 GREEN = "#009E73"
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
+PURPLE = "#CC79A7"
 GREY = "#6E6E6E"
 
 _RC: dict[str, Any] = {

@@ -12,6 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from nsvit import artifacts, config, figures, statistics, tables
 from nsvit.errors import NsvitError
 from nsvit.figures import corruptions, radius
+from nsvit.figures.arms import first_of_kind
 from nsvit.specs import TableSpec
 from nsvit.tables import studies
 from tests import synthetic
@@ -157,8 +158,9 @@ def test_corruptions_fit_the_page(paths: list[Path], spec: TableSpec, tmp_path: 
 
 def test_only_the_first_arm_of_a_kind_is_shown(spec: TableSpec) -> None:
     arms = {"early": spec.arms["nullspace"], **spec.arms}
-    shown = corruptions.shown_arms(spec.model_copy(update={"arms": arms}))
-    assert shown == {"none": "none", "plain": "plain", "random": "random", "nullspace": "early"}
+    kinds = ("none", "plain", "nullspace", "madry")
+    shown = first_of_kind(spec.model_copy(update={"arms": arms}), kinds)
+    assert shown == {"none": "none", "plain": "plain", "nullspace": "early"}
 
 
 def test_corruptions_without_records_are_refused(
