@@ -22,7 +22,7 @@ SHEET = tables.Sheet(
             (
                 (
                     tables.Cell("NS"),
-                    tables.Cell("81.5", "[79.0, 84.1]", "best"),
+                    tables.Cell("81.5", "[79.0, 84.1]", "best", "‡"),
                     tables.Cell("–"),
                 ),
                 tuple(tables.Cell(text, style="paper") for text in ("paper: NS", "77.5", "")),
@@ -30,14 +30,26 @@ SHEET = tables.Sheet(
         ),
         tables.Part("ViT-B", (tuple(tables.Cell(text) for text in ("NS", "1 < 2", "3")),)),
     ),
-    ("Brackets: 95 % intervals.", "Missing: ViT-S, NS: A|B."),
+    ("Brackets: 95 % intervals.", "‡ Clean: not to be trusted.", "Missing: ViT-S, NS: A|B."),
 )
-CLAIMS = """\
-claim,text,where,comparison,paper,effect,low,high,unit,p_holm,detectable,verdict,extra
-clean,NS <improves> clean,Table 1,ViT-S: NS - none,3.3,-0.7,-1.9,0.5,points,1,1.7,undecided,x
-clean,NS <improves> clean,Table 1,ViT-B: NS - none,3.7,2.0,1.0,3.0,points,0.01,1.7,supported,x
-dat,DAT + NS equals DAT,Table 1,DAT + NS - DAT,,,,,,,,not tested,x
-"""
+_CLEAN = {"claim": "clean", "title": "NS <improves> clean", "where": "Table 1", "origin": "paper"}
+_TEST = {**_CLEAN, "level": "test", "model": "vit_s", "unit": "points", "detectable": 1.7}
+_FIRST = {"comparison": "NS - none: Clean", "printed": "77 - 74", "paper": 3.3, "p_holm": 1.0}
+_SECOND = {"comparison": "NS - none: Sketch", "margin": 2.0, "p_holm": 0.0001}
+_LOST = {"comparison": "NS - none: DAT", "verdict": "not tested", "reason": "there is no DAT"}
+_CONTROL = {"claim": "plain", "title": "NS beats plain", "where": "", "origin": "control"}
+_UNDECIDED = {**_CLEAN, "verdict": "undecided", "reason": "1 supported, 1 undecided"}
+#: As `nsvit.claims.judge_claims` makes it, with one column more.
+CLAIMS = pd.DataFrame(
+    [
+        {**_UNDECIDED, "level": "claim"},
+        {**_UNDECIDED, "level": "model", "model": "vit_s"},
+        {**_TEST, **_FIRST, "effect": -0.72, "low": -1.9, "high": 0.5, "verdict": "undecided"},
+        {**_TEST, **_SECOND, "effect": 2.0, "low": 1.0, "high": 3.0, "verdict": "supported"},
+        {**_TEST, **_LOST},
+        {**_CONTROL, "level": "claim", "verdict": "not tested", "reason": "1 not tested"},
+    ]
+).assign(extra="x")
 MADE_WITH = {"python": "3.11.7", "torch": "2.9.1", "processor": "Some CPU", "cores": 4}
 
 
@@ -45,13 +57,13 @@ def write_results(folder: Path) -> Path:
     """Writes a whole results folder; nothing in it is missing but the cell that a note names."""
     exp = synthetic.experiment()
     known = {"table1": "The main table.", "claims": "What the paper claims.", "novel": ""}
-    drawn = {"forest": "Every effect.", "nullspace_vit_s": "An example <here>."}
+    drawn = {"claims": "Every effect.", "nullspace_vit_s": "An example <here>."}
     spec = specs.plan(exp, known, drawn, "Some pictures.")
     report.write_plan(spec.model_copy(update={"sheets": ("val", "c")}), folder / "plan.json")
     for name in known:
         paths = [folder / f"tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")]
         tables.write(pd.DataFrame({"a": [1]}), {}, SHEET, *paths)
-    (folder / "tables/claims.csv").write_text(CLAIMS)
+    CLAIMS.to_csv(folder / "tables/claims.csv", index=False)
     for name in drawn:
         paths = [folder / f"figures/{name}.{suffix}" for suffix in ("svg", "png")]
         figures.save(figure_of_text(f"figure {name}"), *paths)
@@ -67,7 +79,7 @@ def _write_records(folder: Path) -> None:
     made = {"git_commit": "abc123+", "nsvit": "9.8.7", "made_with": MADE_WITH}
     for arm in ("none", "nullspace"):
         sidecar = {**artifacts.provenance("records", {}), **made}
-        sidecar["doubts"] = ["vit_s: too strong <to> be true"]
+        sidecar["doubts"] = ["vit_s none seed 0 val: too strong <to> be true [rising_with_radius]"]
         path = folder / f"records/vit_s/{arm}.parquet"
         artifacts.write_parquet(path, pd.DataFrame({"correct": [True]}), sidecar)
     history = {**synthetic.history("vit_s", "nullspace", 0), **made}
@@ -90,7 +102,8 @@ def _write_jobs(folder: Path) -> None:
         "nsvit evaluate --spec {}\n"
         f"{stamp} INFO nsvit.evaluation: all is well\n"
         f"{stamp} WARNING nsvit.scoring: logits look like <probabilities>\n"
-        f"{stamp} WARNING nsvit.scoring: vit_s: too strong <to> be true\n"
+        f"{stamp} WARNING nsvit.scoring: vit_s none seed 0 val: too strong <to> be true "
+        "[rising_with_radius]\n"
         f"{stamp} WARNING elsewhere: not ours\n"
     )
 

@@ -37,7 +37,7 @@ class Section:
 
 
 SECTIONS = (
-    Section("verdicts", "Do the paper's claims hold here?", (CLAIMS, r"forest\w*")),
+    Section("verdicts", "Do the paper's claims hold here?", (CLAIMS,)),
     Section(
         "robustness",
         "Does finetuning on noise make models more robust?",
@@ -62,34 +62,31 @@ SECTIONS = (
     Section("other", "Further results", ()),
 )
 
-#: Titles of figures, and of tables until they are there: a table's own heading comes first.
+#: Titles of figures by name; a table's title is its own heading.
 TITLES = {
-    "claims": "Verdicts",
-    "forest": "Effects behind the verdicts",
-    "table1": "Table 1: accuracy per condition",
-    "control": "Right and wrong normalisation",
-    "paired": "Paired comparisons",
-    "cost": "What the runs cost",
+    "claims": "Effects behind the verdicts",
     "corruptions": "Corruptions by type and severity",
     "radius": "Accuracy against the attack's radius",
     "concept": "The idea",
     "nullspace": "Exact nullspace noise",
-    "nullity": "Rank and nullity of patch embeddings",
     "influence": "Agreement and norm at every block",
     "lambda": "Agreement, confidence and norm against lambda",
     "closure": "Scaled and mixed noises",
     "dynamics": "The course of finetuning",
-    "runs": "Runs",
 }
 
 
 def title(name: str, models: Mapping[str, str] | None = None) -> str:
-    """A title for a name: known, or the name itself in words, with the model's label."""
+    """The title of a figure: known, or its name in words; with the label of its model."""
     for slug in sorted(models or {}, key=len, reverse=True):
         if name.endswith(f"_{slug}"):
             return f"{title(name.removesuffix(f'_{slug}'))}, {(models or {})[slug]}"
-    words = name.replace("_", " ")
-    return TITLES.get(name, words[:1].upper() + words[1:])
+    return TITLES.get(name, words(name))
+
+
+def words(name: str) -> str:
+    """A name as words: "table_one" is "Table one"."""
+    return (name[:1].upper() + name[1:]).replace("_", " ")
 
 
 def arrange(
@@ -151,13 +148,13 @@ def from_sidecar(sidecar: Mapping[str, Any], path: str) -> Plan:
     artifacts.check_kind(sidecar, "plan", path)
     spec = PlanSpec.model_validate(sidecar["spec"])
     labels = {slug: model.label for slug, model in spec.config.models.items()}
-    items = [Item("table", n, title(n, labels), caption) for n, caption in spec.tables.items()]
+    items = [Item("table", n, words(n), caption) for n, caption in spec.tables.items()]
     items += [Item("figure", n, title(n, labels), caption) for n, caption in spec.figures.items()]
     return Plan(tuple(items), spec.sheets, spec.sheet_caption, spec.config)
 
 
 def of_what_is_there(tables: Sequence[str], figures: Sequence[str], sheets: Sequence[str]) -> Plan:
     """The plan of a folder that has none: whatever there is."""
-    found = [Item("table", name, title(name)) for name in tables]
+    found = [Item("table", name, words(name)) for name in tables]
     found += [Item("figure", name, title(name)) for name in figures]
     return Plan(tuple(found), tuple(sheets), "", None)

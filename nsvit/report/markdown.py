@@ -13,7 +13,8 @@ from nsvit.tables.sheet import Cell
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-_INTERVAL = re.compile(r"(.*?)\s*(\[[^\[\]]*\])", flags=re.S)
+#: A number, both ends of its interval or half its width, and perhaps a mark of one character.
+_INTERVAL = re.compile(r"(.*?)\s*(\[[^\[\]]*\]|±[\d.]+)([^\w\s\]]?)", flags=re.S)
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ def _plain(inline: Token) -> str:
 
 
 def _cell(inline: Token) -> Cell:
-    text, interval = _plain(inline), ""
+    text, interval, mark = _plain(inline), "", ""
     if match := _INTERVAL.fullmatch(text):
-        text, interval = match[1], match[2]
+        text, interval, mark = match[1], match[2], match[3]
     opened = {child.type for child in inline.children or ()}
     if "strong_open" in opened:
-        return Cell(text, interval, "best")
-    return Cell(text, interval, "paper" if "em_open" in opened else "plain")
+        return Cell(text, interval, "best", mark)
+    return Cell(text, interval, "paper" if "em_open" in opened else "plain", mark)

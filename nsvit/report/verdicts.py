@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nsvit.claims import NOT_TESTED
 from nsvit.errors import NsvitError
 
 #: A sign for every verdict, so that none is told by its colour alone.
 SIGNS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not tested": "–"}
+ORIGINS = {"paper": "What the paper claims", "control": "Controls that the paper lacks"}
 
-_NEEDED = ("claim", "text", "verdict")
+_NEEDED = ("claim", "level", "model", "title", "origin", "verdict")
 #: Half the width of the little interval pictures, in their own units.
 _HALF = 60.0
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """One tested comparison; texts as in the csv, "" where it has none."""
-
-    verdict: str
-    comparison: str
-    effect: str
-    interval: str
-    p: str
-    detectable: str
-    paper: str
-    picture: Picture | None
+Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -42,28 +33,59 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One claim and how it was tested."""
+class Test:
+    """One test that was made; texts are "" where the csv has none."""
 
-    slug: str
-    text: str
-    where: str
-    comparisons: tuple[Comparison, ...]
+    verdict: str
+    comparison: str
+    effect: str
+    interval: str
+    p: str
+    detectable: str
+    paper: str
+    picture: Picture | None
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """All claims, and how often each verdict was given."""
+class Tested:
+    """A claim on one model: its tests, and why others could not be made."""
 
+    label: str
+    verdict: str
+    tests: tuple[Test, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim, what this run says of it altogether, and on each model."""
+
+    slug: str
+    title: str
+    where: str
+    verdict: str
+    reason: str
+    models: tuple[Tested, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Claims of one origin, and how often each verdict was given."""
+
+    heading: str
     claims: tuple[Claim, ...]
     counts: dict[str, int]
 
 
-def read_verdicts(path: str | Path) -> Verdicts:
-    """Reads `claims.csv`; columns that it lacks stay empty, those it has more are left out.
+def read_verdicts(path: str | Path, labels: Mapping[str, str] | None = None) -> tuple[Group, ...]:
+    """Reads `claims.csv`, the frame of `nsvit.claims.judge_claims`; most columns may be absent.
+
+    Args:
+        path: the file.
+        labels: of models, by slug.
 
     Raises:
-        NsvitError: missing, not csv, or without a column for the claim, its text or verdict.
+        NsvitError: missing, not csv, or without a column that is needed.
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
@@ -76,46 +98,80 @@ def read_verdicts(path: str | Path) -> Verdicts:
     absent = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
     if absent:
         raise NsvitError(f"{path}: no column {', '.join(absent)}; run its rule again")
-    grouped: dict[str, list[dict[str, str]]] = {}
+    by_origin: dict[str, dict[str, list[Row]]] = {origin: {} for origin in ORIGINS}
     for row in rows:
-        grouped.setdefault(row["claim"], []).append(row)
-    claims = tuple(_claim(slug, found) for slug, found in grouped.items())
-    given = Counter(c.verdict for claim in claims for c in claim.comparisons)
+        by_origin.setdefault(row["origin"], {}).setdefault(row["claim"], []).append(row)
+    return tuple(
+        _group(ORIGINS.get(origin, origin), [_claim(own, labels or {}) for own in found.values()])
+        for origin, found in by_origin.items()
+        if found
+    )
+
+
+def _group(heading: str, claims: list[Claim]) -> Group:
+    given = Counter(claim.verdict for claim in claims)
     order = [*SIGNS, *sorted(set(given) - set(SIGNS))]
-    return Verdicts(claims, {verdict: given[verdict] for verdict in order if given[verdict]})
+    return Group(heading, tuple(claims), {v: given[v] for v in order if given[v]})
 
 
-def _claim(slug: str, rows: list[dict[str, str]]) -> Claim:
+def _claim(rows: Sequence[Row], labels: Mapping[str, str]) -> Claim:
+    whole = next((row for row in rows if row["level"] == "claim"), rows[0])
+    models = dict.fromkeys(row["model"] for row in rows if row["model"])
+    tested = (_tested(slug, labels, [r for r in rows if r["model"] == slug]) for slug in models)
+    where, reason = whole.get("where", ""), whole.get("reason", "")
+    return Claim(whole["claim"], whole["title"], where, whole["verdict"], reason, tuple(tested))
+
+
+def _tested(slug: str, labels: Mapping[str, str], rows: Sequence[Row]) -> Tested:
+    whole = next((row for row in rows if row["level"] == "model"), rows[0])
+    tests = [row for row in rows if row["level"] == "test"]
+    made = [row for row in tests if row["verdict"] != NOT_TESTED]
+    lost = Counter(row.get("reason", "") for row in tests if row["verdict"] == NOT_TESTED)
     numbers = ("effect", "low", "high", "detectable")
-    found = [abs(v) for row in rows for n in numbers if (v := _number(row.get(n))) is not None]
-    scale = max(found, default=0.0)
-    comparisons = tuple(_comparison(row, scale) for row in rows)
-    return Claim(slug, rows[0]["text"], rows[0].get("where", ""), comparisons)
+    sizes = [abs(v) for row in made for n in numbers if (v := _number(row.get(n))) is not None]
+    return Tested(
+        label=labels.get(slug, slug),
+        verdict=whole["verdict"],
+        tests=tuple(_test(row, max(sizes, default=0.0)) for row in made),
+        reasons=tuple(f"{count} not tested: {reason}" for reason, count in lost.items()),
+    )
 
 
-def _comparison(row: dict[str, str], scale: float) -> Comparison:
-    low, high, unit = row.get("low", ""), row.get("high", ""), row.get("unit", "")
-    effect = _signed(row.get("effect", ""))
-    return Comparison(
+def _test(row: Row, scale: float) -> Test:
+    unit = row.get("unit", "")
+    places = 2 if unit == "tau" else 1
+    effect, low, high, detectable, paper = (
+        _signed(row.get(name), places) for name in ("effect", "low", "high", "detectable", "paper")
+    )
+    printed, margin = row.get("printed", ""), _number(row.get("margin"))
+    return Test(
         verdict=row["verdict"],
-        comparison=row.get("comparison", ""),
+        comparison=row.get("comparison", "") + (f", within {margin:g}" if margin else ""),
         effect=f"{effect} {unit}".strip() if effect else "",
-        interval=f"[{_signed(low)}, {_signed(high)}]" if low and high else "",
-        p=row.get("p_holm", ""),
-        detectable=row.get("detectable", ""),
-        paper=_signed(row.get("paper", "")),
+        interval=f"[{low}, {high}]" if low and high else "",
+        p=_p(_number(row.get("p_holm"))),
+        detectable=detectable.removeprefix("+"),
+        paper=f"{paper} ({printed})" if paper and printed else paper or printed,
         picture=_picture(row, scale),
     )
 
 
-def _signed(text: str) -> str:
+def _signed(text: str | None, places: int) -> str:
     value = _number(text)
     if value is None:
-        return text
-    return f"+{text}" if value > 0 and not text.startswith("+") else text.replace("-", "−")
+        return ""
+    if float(f"{value:.{places}f}") == 0.0:
+        return f"{0:.{places}f}"
+    return f"{value:+.{places}f}".replace("-", "−")
 
 
-def _picture(row: dict[str, str], scale: float) -> Picture | None:
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _picture(row: Row, scale: float) -> Picture | None:
     effect, low, high = (_number(row.get(name)) for name in ("effect", "low", "high"))
     if effect is None or low is None or high is None or scale == 0.0:
         return None

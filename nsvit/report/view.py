@@ -15,7 +15,9 @@ from nsvit.report.facts import Facts
 from nsvit.report.folder import Evidence, Problem
 from nsvit.report.markdown import Grid, read_grid
 from nsvit.report.pictures import Shown
-from nsvit.report.verdicts import Verdicts, read_verdicts
+from nsvit.report.verdicts import Group, read_verdicts
+from nsvit.statistics.checks import Doubt
+from nsvit.tables.accuracy_notes import DOUBTED
 
 PLAN = "plan.json"
 _NOTED_GAP = "Missing: "
@@ -41,7 +43,7 @@ class Entry:
     caption: str
     files: tuple[File, ...]
     grid: Grid | None = None
-    verdicts: Verdicts | None = None
+    verdicts: tuple[Group, ...] | None = None
     shown: Shown | None = None
     gap: str = ""
 
@@ -65,7 +67,8 @@ class View:
         chapters: tables and figures by question, the verdicts first.
         sheets: contact sheets; what they show, which is the same for all, in `sheet_caption`.
         gaps: what is missing or damaged, files and cells.
-        evidence: doubts and warnings among it.
+        doubts: of the self-checks, by check.
+        evidence: warnings among it.
     """
 
     name: str
@@ -74,7 +77,22 @@ class View:
     sheets: tuple[Entry, ...]
     sheet_caption: str
     gaps: tuple[Problem, ...]
+    doubts: dict[str, tuple[Doubt, ...]]
     evidence: Evidence
+
+    @property
+    def marked(self) -> tuple[Entry, ...]:
+        """Tables that mark doubted cells."""
+        return tuple(
+            entry
+            for entry in self.entries
+            if entry.grid and any(note.startswith(DOUBTED) for note in entry.grid.notes)
+        )
+
+    @property
+    def checked(self) -> int:
+        """How many files of records were checked for doubts."""
+        return sum("doubts" in sidecar for sidecar in self.evidence.sidecars.values())
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -91,7 +109,8 @@ def look(results: Path, page_folder: Path, evidence: Evidence) -> View:
         evidence: of the same folder.
     """
     plan, problems = _plan(results)
-    links = _Links(results, page_folder)
+    models = plan.config.models.items() if plan.config else ()
+    links = _Links(results, page_folder, {slug: model.label for slug, model in models})
     accuracies = list(plan.config.tables) if plan.config else []
     chapters = tuple(
         Chapter(section.slug, section.question, tuple(_entry(item, links) for item in items))
@@ -100,16 +119,18 @@ def look(results: Path, page_folder: Path, evidence: Evidence) -> View:
     sheets = tuple(_sheet(name, links) for name in plan.sheets)
     name = plan.config.experiment if plan.config else results.resolve().name
     found = facts.gather(name, plan, evidence)
-    view = View(name, found, chapters, sheets, plan.sheet_caption, (), evidence)
+    doubts = _doubts(evidence)
+    view = View(name, found, chapters, sheets, plan.sheet_caption, (), doubts, evidence)
     return replace(view, gaps=(*problems, *evidence.damaged, *_gaps(view)))
 
 
 @dataclass(frozen=True)
 class _Links:
-    """Links from the page to files of the results folder."""
+    """What entries need: the results folder, links to its files, and labels of models."""
 
     results: Path
     page_folder: Path
+    labels: dict[str, str]
 
     def files(self, *names: str) -> tuple[File, ...]:
         """Those of the names that are there."""
@@ -155,7 +176,7 @@ def _table(item: Item, links: _Links) -> Entry:
     if item.name == CLAIMS:
         source = links.results / names[0]
         try:
-            return replace(entry, verdicts=read_verdicts(source))
+            return replace(entry, title="Verdicts", verdicts=read_verdicts(source, links.labels))
         except NsvitError as error:
             gap = f"{names[0]}: {_reason(str(error), source)}"
     try:
@@ -192,7 +213,15 @@ def _below(message: str, results: Path) -> str:
     return message.replace(f"{results}{os.sep}", "")
 
 
-# --- gaps -------------------------------------------------------------------------------------
+# --- doubts and gaps ---------------------------------------------------------------------------
+
+
+def _doubts(evidence: Evidence) -> dict[str, tuple[Doubt, ...]]:
+    by_check: dict[str, list[Doubt]] = {}
+    for warned in evidence.doubts:
+        doubt = Doubt.parse(warned.text)
+        by_check.setdefault(doubt.check or "other", []).append(doubt)
+    return {check: tuple(found) for check, found in by_check.items()}
 
 
 def _gaps(view: View) -> list[Problem]:

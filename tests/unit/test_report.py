@@ -9,14 +9,18 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsvit import artifacts, cli, report, tables
+from nsvit import artifacts, claims, cli, report, tables
 from nsvit.errors import NsvitError
 from nsvit.report import contents, facts, folder, verdicts
+from tests import synthetic
 from tests.results import CLAIMS, Page, write_results
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def page(finished: Path) -> Page:
 
 
 def test_everything_planned_is_on_the_page(page: Page) -> None:
-    wanted = {"table-table1", "table-claims", "table-novel", "figure-forest"}
+    wanted = {"table-table1", "table-claims", "table-novel", "figure-claims"}
     wanted |= {"figure-nullspace_vit_s", "sheet-val", "sheet-c", "doubts", "run", "files"}
     assert wanted <= set(page.ids)
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 4
@@ -84,29 +88,42 @@ def test_verdicts_come_first_and_are_counted(page: Page) -> None:
     order = [i for i in page.ids if i in ("verdicts", "robustness", "nullspace", "other", "sheets")]
     assert order == ["verdicts", "robustness", "nullspace", "other", "sheets"]
     text = page.text("table-claims")
-    for count in ("1 ✓ supported", "1 ? undecided", "1 – not tested"):
-        assert count in text
-    assert "contradicted" not in text
-    assert "NS <improves> clean" in text and text.count("NS <improves> clean") == 1
-    assert "−0.7 points [−1.9, +0.5]" in text
-    assert "paper: +3.3" in text
+    assert "What the paper claims 1 ? undecided" in text
+    assert "Controls that the paper lacks 1 – not tested" in text
+    assert "1 supported, 1 undecided" in text and "contradicted" not in text
+    assert text.count("NS <improves> clean") == 1
+    assert "ViT-S ? undecided" in text
+    for words in ("−0.7 points [−1.9, +0.5]", "p 1.000", "detectable 1.7", "+3.3 (77 - 74)"):
+        assert words in text
+    assert "NS - none: Sketch, within 2" in text and "p <0.001" in text
+    assert "1 not tested: there is no DAT" in text
 
 
 def test_tables_keep_intervals_notes_and_the_papers_rows(page: Page) -> None:
     text = page.text("table-table1")
-    assert "81.5 [79.0, 84.1]" in text
+    assert "81.5 [79.0, 84.1]‡" in text
     assert "A|B <i>" in text and "1 < 2" in text
     assert "Brackets: 95 % intervals." in text
     classes = [a.get("class") for tag, a in page.tags if tag == "tr"]
     assert classes.count("paper") == 2  # in two tables; the third is shown as verdicts
 
 
-def test_doubts_and_warnings_are_told_once_with_their_files(page: Page) -> None:
+def test_doubts_and_warnings_are_told_once(page: Page) -> None:
     text = page.text("doubts")
-    assert text.count("too strong <to> be true") == 1
-    assert "records/vit_s/none.parquet" in text and "records/vit_s/nullspace.parquet" in text
+    assert "rising with radius (1)" in text
+    assert text.count("vit_s none seed 0 val: too strong <to> be true") == 1
+    assert "Tables mark doubted cells and say why: Table 1: accuracy, Table 1: accuracy." in text
     assert "logits look like <probabilities> (logs/evaluate/vit_s.log)" in text
     assert "not ours" not in text and "all is well" not in text
+
+
+def test_records_without_doubts_are_counted(results: Path) -> None:
+    for path in (results / "records/vit_s").iterdir():
+        sidecar = {**artifacts.provenance("records", {}), "doubts": []}
+        artifacts.write_parquet(path, pd.DataFrame({"correct": [True]}), sidecar)
+    assert "None of 2 files of records carries a doubt." in made(results).text("doubts")
+    shutil.rmtree(results / "records")
+    assert "There are no records" in made(results).text("doubts")
 
 
 def test_facts_come_from_the_artefacts(page: Page) -> None:
@@ -180,11 +197,11 @@ def half(path: Path) -> None:
 def test_missing_files_are_named_and_the_rest_is_made(results: Path) -> None:
     (results / "tables/table1.md").unlink()
     for suffix in ("svg", "png"):
-        (results / f"figures/forest.{suffix}").unlink()
+        (results / f"figures/claims.{suffix}").unlink()
     (results / "figures/sheets/c.png").unlink()
     page = made(results)
     gaps = page.text("gaps")
-    for name in ("tables/table1.md", "figures/forest.svg", "figures/sheets/c.png"):
+    for name in ("tables/table1.md", "figures/claims.svg", "figures/sheets/c.png"):
         assert f"{name}: no such file" in gaps
     assert "Missing. tables/table1.md" in page.text("table-table1")
     assert "81.5" in page.text("table-novel")
@@ -196,8 +213,8 @@ def test_half_written_files_are_named_and_the_rest_is_made(results: Path) -> Non
     for name in ("records/vit_s/none.parquet", "figures/sheets/val.png"):
         half(results / name)
     half(results / "runs/vit_s/nullspace/seed0/history.json")
-    half(results / "figures/forest.svg")
-    (results / "figures/forest.png").unlink()
+    half(results / "figures/claims.svg")
+    (results / "figures/claims.png").unlink()
     half(results / "figures/nullspace_vit_s.svg")  # its pixels are still there
     (results / "tables/novel.md").write_bytes(b"\xff\xfe")
     page = made(results)
@@ -205,21 +222,21 @@ def test_half_written_files_are_named_and_the_rest_is_made(results: Path) -> Non
     for name in (
         "records/vit_s/none.parquet: damaged",
         "runs/vit_s/nullspace/seed0/history.json: not JSON",
-        "figures/forest.svg: damaged",
+        "figures/claims.svg: damaged",
         "figures/sheets/val.png: damaged",
         "tables/novel.md: cannot be read",
     ):
         assert name in gaps
     assert "nullspace_vit_s" not in gaps
     assert str(results) not in page.text()
-    assert "✓ supported" in page.text("table-claims")
+    assert "? undecided" in page.text("table-claims")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (None, "tables/claims.csv: no such file"),
-        ("claim,text\na,b\n", "no column verdict"),
+        ("claim,level,model,title,origin\na,b,c,d,e\n", "no column verdict"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
 )
@@ -239,7 +256,7 @@ def test_without_a_plan_what_is_there_is_shown(results: Path) -> None:
     (results / "plan.json").unlink()
     page = made(results)
     assert "plan.json: no such file" in page.text("gaps")
-    assert {"table-table1", "table-claims", "figure-forest", "sheet-c"} <= set(page.ids)
+    assert {"table-table1", "table-claims", "figure-claims", "sheet-c"} <= set(page.ids)
     assert "configuration is not known" in page.text("run")
 
 
@@ -298,7 +315,7 @@ WORDS = st.sampled_from(
 CELLS = st.builds(
     tables.Cell,
     st.sampled_from(["1.5", "–", "NS", "paper: eps=0.03", "a|b", "x_y"]),
-    st.sampled_from(["", "[1.0, 2.0]", "[-3, 4]"]),
+    st.sampled_from(["", "[1.0, 2.0]", "[-3, 4]", "±1.2"]),
     st.sampled_from(["plain", "best", "paper"]),
 )
 
@@ -330,14 +347,14 @@ def test_text_without_a_table_is_refused() -> None:
 
 
 def test_figures_and_tables_find_their_section() -> None:
-    names = ["runs", "nullity", "table3", "lambda_vit_s", "surprise", "forest", "own", "concept"]
+    names = ["runs", "nullity", "table3", "lambda_vit_s", "surprise", "claims", "own", "concept"]
     items = [contents.Item("figure", name, name) for name in names]
     placed = {
         section.slug: [item.name for item in found]
         for section, found in contents.arrange(items, accuracies=["own"])
     }
     assert placed == {
-        "verdicts": ["forest"],
+        "verdicts": ["claims"],
         "robustness": ["table3", "own"],
         "nullspace": ["concept", "nullity"],
         "noise": ["lambda_vit_s"],
@@ -355,13 +372,36 @@ def test_titles_name_the_model() -> None:
 
 
 def test_pictures_of_intervals_share_a_scale_within_a_claim(tmp_path: Path) -> None:
-    (tmp_path / "claims.csv").write_text(CLAIMS)
-    found = verdicts.read_verdicts(tmp_path / "claims.csv")
-    one, two = (c.picture for c in found.claims[0].comparisons)
+    CLAIMS.to_csv(tmp_path / "claims.csv", index=False)
+    (claim,) = verdicts.read_verdicts(tmp_path / "claims.csv")[0].claims
+    one, two = (test.picture for test in claim.models[0].tests)
     assert one is not None and two is not None
     assert two.effect / two.high == pytest.approx(2.0 / 3.0, abs=0.01)
     assert one.low / two.high == pytest.approx(-1.9 / 3.0, abs=0.01)
-    assert found.claims[1].comparisons[0].picture is None
+    assert max(abs(v) for drawn in (one, two) for v in vars(drawn).values()) <= 60
+
+
+def test_the_real_claims_are_all_shown(tmp_path: Path) -> None:
+    """Against the judge itself: every claim, and every test that it made, is on the page."""
+    spec = synthetic.table_spec()
+    listed = claims.read_claims(ROOT / "nsvit/paper/claims.yaml")
+    records = synthetic.write_records(tmp_path / "records", synthetic.experiment(), images=20)
+    evidence = claims.gather(spec, records, [], [], [])
+    frame = claims.judge_claims(listed, evidence)
+    frame.to_csv(tmp_path / "claims.csv", index=False)
+    groups = verdicts.read_verdicts(tmp_path / "claims.csv", {"vit_s": "ViT-S"})
+    shown = [claim for group in groups for claim in group.claims]
+    assert {claim.slug: claim.verdict for claim in shown} == dict(
+        frame[frame["level"] == "claim"][["claim", "verdict"]].to_numpy().tolist()
+    )
+    made = frame[(frame["level"] == "test") & (frame["verdict"] != claims.NOT_TESTED)]
+    assert len(made) > 10
+    tests = [test for claim in shown for model in claim.models for test in model.tests]
+    assert sorted(test.comparison for test in tests if "within" not in test.comparison) == sorted(
+        made[made["margin"].isna()]["comparison"]
+    )
+    assert len(tests) == len(made)
+    assert {model.label for claim in shown for model in claim.models} >= {"ViT-S", "vit_b"}
 
 
 @pytest.mark.parametrize(
