@@ -48,7 +48,7 @@ class HeldOut:
     images: Tensor
     samples: Sequence[str]
     clean: Tensor
-    batch_size: int = 250
+    batch_size: int = 50
 
     def only(self, samples: Sequence[str]) -> HeldOut:
         """These pictures alone, in the order they have here."""
@@ -59,7 +59,7 @@ class HeldOut:
 
 
 def hold_out(
-    model: PixelModel, images: Tensor, samples: Sequence[str], batch_size: int = 250
+    model: PixelModel, images: Tensor, samples: Sequence[str], batch_size: int = 50
 ) -> HeldOut:
     """Computes the clean pass over held-out pictures, once.
 
