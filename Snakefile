@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from nsvit import specs
-from nsvit.config import RECIPES, local_dir, validate
+from nsvit.config import RECIPES, attack_series, local_dir, validate
 from nsvit.errors import NsvitError
 
 min_version("9.0")
@@ -33,9 +33,11 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/nullspace.smk"
 include: "workflow/rules/noise.smk"
+include: "workflow/rules/studies.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/figures_extra.smk"
 include: "workflow/rules/page.smk"
 
 

@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "results" / "menagerie"
 PICTURES = ROOT / "docs" / "default_run"
 SHEETS = ("train", "v2", "a", "r", "sketch", "stylized", "c", "damagenet")
-FIGURES = ("nullspace_vit_s", "nullspace_vit_b", "influence", "dynamics")
+FIGURES = (
+    *("claims", "concept", "nullspace_vit_s", "nullspace_vit_b", "lambda", "closure"),
+    *("influence", "dynamics", "corruptions", "radius"),
+)
+#: Rules that together take less than this share of the time are one row of the cost table.
+SMALL = 0.01
 
 
 def table(name: str) -> str:
@@ -28,9 +33,14 @@ def table(name: str) -> str:
     return re.sub(r"^#", "###", text, flags=re.M).strip()
 
 
+def first_part(name: str) -> str:
+    """The first part of a table (its first model, or the verdicts of the claims)."""
+    return table(name).split("\n#### ", 2)[1].partition("\n")[2].strip()
+
+
 def names() -> list[str]:
-    """Every table of the run: those of the configuration first."""
-    own = config.load(ROOT / "config/config.yaml").tables
+    """Every table of the run: the claims first, then those of the configuration."""
+    own = ("claims", *config.load(ROOT / "config/config.yaml").tables)
     rest = sorted(path.stem for path in (RUN / "tables").glob("*.md"))
     return [*own, *(name for name in rest if name not in own)]
 
@@ -44,11 +54,14 @@ def cost() -> str:
         rule = path.relative_to(RUN / "benchmarks").parts[0].removesuffix(".tsv")
         rows[rule].append((float(row["s"]), float(row["max_rss"])))
     lines = ["| rule | jobs | seconds, all jobs | memory of one, MB |", "|---|---:|---:|---:|"]
-    order = sorted(rows, key=lambda rule: -sum(r[0] for r in rows[rule]))
-    for rule in order:
-        seconds, memory = sum(r[0] for r in rows[rule]), max(r[1] for r in rows[rule])
-        lines.append(f"| `{rule}` | {len(rows[rule])} | {seconds:.0f} | {memory:.0f} |")
     total = sum(r[0] for part in rows.values() for r in part)
+    shown: dict[str, list[tuple[float, float]]] = {}
+    for rule, own in rows.items():
+        large = sum(r[0] for r in own) >= SMALL * total
+        shown.setdefault(f"`{rule}`" if large else "all others", []).extend(own)
+    for rule in sorted(shown, key=lambda rule: -sum(r[0] for r in shown[rule])):
+        seconds, memory = sum(r[0] for r in shown[rule]), max(r[1] for r in shown[rule])
+        lines.append(f"| {rule} | {len(shown[rule])} | {seconds:.0f} | {memory:.0f} |")
     lines.append(f"| together | {sum(map(len, rows.values()))} | {total:.0f} | |")
     return "\n".join(lines)
 
@@ -78,7 +91,8 @@ def main() -> None:
     parts += ["## Cost", cost()]
     (ROOT / "docs/default_run.md").write_text("\n\n".join(parts) + "\n")
     readme = (ROOT / "README.md").read_text()
-    readme = replace(readme, "table1", table("table1"))
+    readme = replace(readme, "verdicts", first_part("claims"))
+    readme = replace(readme, "table1", first_part("table1"))
     readme = replace(readme, "cost", cost())
     (ROOT / "README.md").write_text(readme)
 

@@ -1,4 +1,4 @@
-"""The command line: one verb per rule, plus a few for people. No logic, imports on first use.
+"""The command line: one verb per rule, plus a few for people. No logic.
 
 Every verb of a rule takes the rule's spec as JSON and the paths of its inputs and outputs, so
 that what a rule did can be repeated by hand from its log.
@@ -12,260 +12,50 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import ValidationError
-
-from nsvit import config, runtime, specs
+from nsvit import config, runtime
 from nsvit.errors import NsvitError
+from nsvit.verbs.pages import (
+    figure_claims,
+    figure_closure,
+    figure_concept,
+    figure_corruptions,
+    figure_dynamics,
+    figure_influence,
+    figure_lambda,
+    figure_nullspace,
+    figure_radius,
+    plan,
+    report,
+    table,
+    table_claims,
+    table_closure,
+    table_cost,
+    table_influence,
+    table_lambda,
+    table_nullity,
+    table_paired,
+)
+from nsvit.verbs.spec import Args
+from nsvit.verbs.stages import (
+    contact_sheet,
+    dynamics,
+    evaluate,
+    finetune,
+    influence,
+    lambda_study,
+    learn_noise,
+    nullity,
+    nullspace,
+    prepare_model,
+    pretrain_model,
+    render,
+    render_transfer,
+    scan,
+)
 
 log = logging.getLogger("nsvit")
-
-S = TypeVar("S", bound=config.Section)
-Args = argparse.Namespace
-
-
-def _spec(cls: type[S], args: Args) -> S:
-    try:
-        return cls.model_validate_json(args.spec)
-    except ValidationError as error:
-        raise NsvitError(config.describe(error, "--spec")) from None
-
-
-# --- data -----------------------------------------------------------------------------------
-
-
-def render(args: Args) -> None:
-    """Draw one set of the embedded benchmark."""
-    from nsvit.data.menagerie import render_to
-
-    spec = _spec(specs.RenderSpec, args)
-    render_to(spec, args.root, args.classes, args.out, processes=args.processes)
-
-
-def render_transfer(args: Args) -> None:
-    """Attack pictures of the embedded benchmark's val set on a CNN of its own."""
-    from nsvit import transfer
-
-    runtime.prepare(args.threads)
-    transfer.render_to(_spec(specs.TransferSpec, args), args.root, args.out, inputs=[args.val])
-
-
-def scan(args: Args) -> None:
-    """List and check the pictures of one set on disk."""
-    from nsvit.data import layouts
-
-    layouts.write_index(_spec(specs.ScanSpec, args), args.out)
-
-
-def contact_sheet(args: Args) -> None:
-    """Draw the contact sheet of one set."""
-    from nsvit.data import layouts, sheets
-
-    sheets.contact_sheet(layouts.open_set(args.index), args.out)
-
-
-# --- models and their nullspace --------------------------------------------------------------
-
-
-def pretrain_model(args: Args) -> None:
-    """Train one model from scratch."""
-    from nsvit import pretrain
-    from nsvit.data import layouts
-
-    runtime.prepare(args.threads)
-    spec = _spec(specs.PretrainSpec, args)
-    split = spec.split
-    train, dev = layouts.split_dev(layouts.open_set(args.train), split.dev_images, split.seed)
-    pretrain.pretrain(spec, train, dev, layouts.open_set(args.val), args.out.parent)
-
-
-def prepare_model(args: Args) -> None:
-    """Load, check and store one model under test."""
-    from nsvit import models
-    from nsvit.data import layouts
-
-    spec = _spec(specs.PrepareSpec, args)
-    models.prepare(spec, layouts.open_set(args.index), args.out)
-
-
-def nullspace(args: Args) -> None:
-    """Compute and demonstrate the exact nullspace of the patch embedding."""
-    from nsvit import models
-    from nsvit import nullspace as exact
-    from nsvit.data import layouts
-
-    runtime.prepare(args.threads)
-    model = models.load_model(args.model).to(runtime.device())
-    spec = _spec(specs.NullspaceSpec, args)
-    exact.run(spec, model, layouts.open_set(args.index), args.out, inputs=[args.model])
-
-
-def nullity(args: Args) -> None:
-    """Tabulate the nullity that timm's architectures have by their shape."""
-    from nsvit import nullspace as exact
-
-    spec = _spec(specs.NullitySpec, args)
-    exact.write_nullity(spec, args.out)
-
-
-# --- noise ----------------------------------------------------------------------------------
-
-
-def learn_noise(args: Args) -> None:
-    """Learn approximate nullspace noise at every block."""
-    from nsvit import influence, models
-    from nsvit.data import layouts
-
-    runtime.prepare(args.threads)
-    model = models.load_model(args.model).to(runtime.device())
-    spec = _spec(specs.LearnSpec, args)
-    influence.run_learn(spec, model, layouts.open_set(args.index), args.out, inputs=[args.model])
-
-
-def influence(args: Args) -> None:
-    """Measure learned, permuted and Gaussian noise on held-out pictures."""
-    from nsvit import influence, models
-    from nsvit.data import layouts
-
-    runtime.prepare(args.threads)
-    model = models.load_model(args.model).to(runtime.device())
-    spec = _spec(specs.InfluenceSpec, args)
-    train = layouts.open_set(args.index)
-    influence.run_measure(spec, model, train, args.noise, args.out, inputs=[args.model])
-
-
-# --- finetuning and evaluation --------------------------------------------------------------
-
-
-def finetune(args: Args) -> None:
-    """Finetune one model with one arm and one seed."""
-    from nsvit import finetuning, models
-    from nsvit.data import layouts
-
-    runtime.prepare(args.threads)
-    spec = _spec(specs.FinetuneSpec, args)
-    split = spec.split
-    train, dev = layouts.split_dev(layouts.open_set(args.index), split.dev_images, split.seed)
-    model = models.load_model(args.model)
-    finetuning.finetune(model, train, dev, spec, args.out.parent, inputs=[args.model, args.index])
-
-
-def evaluate(args: Args) -> None:
-    """Evaluate runs of one arm under the conditions of one job."""
-    from nsvit import matrix
-    from nsvit.data import layouts
-
-    runtime.prepare(args.threads)
-    spec = _spec(specs.EvaluateSpec, args)
-    sets = [layouts.open_set(path) for path in args.indices]
-    indices = {s.name: path for s, path in zip(sets, args.indices, strict=True)}
-    matrix.run(spec, args.models, {s.name: s for s in sets}, args.out, indices)
-
-
-def dynamics(args: Args) -> None:
-    """Evaluate every round of one run on subsets."""
-    from nsvit import evaluation
-    from nsvit.data import layouts
-
-    runtime.prepare(args.threads)
-    spec = _spec(specs.DynamicsSpec, args)
-    sets = {s.name: s for s in map(layouts.open_set, args.indices)}
-    evaluation.run_dynamics(spec, args.run.parent, sets, args.out, inputs=[args.run, *args.indices])
-
-
-# --- tables and figures ---------------------------------------------------------------------
-
-
-def table(args: Args) -> None:
-    """Make one table of accuracies from records."""
-    from nsvit import tables
-
-    tables.write_accuracy(args.records, _spec(specs.AccuracySpec, args), args.out)
-
-
-def table_paired(args: Args) -> None:
-    """Make the table of paired differences from records."""
-    from nsvit import tables
-
-    tables.write_paired(args.records, _spec(specs.TableSpec, args), args.out)
-
-
-def table_nullity(args: Args) -> None:
-    """Make the table of ranks and nullities."""
-    from nsvit import tables
-
-    spec = _spec(specs.TableSpec, args)
-    tables.write_nullity(args.nullity, args.nullspaces, spec, args.out)
-
-
-def table_cost(args: Args) -> None:
-    """Make the table of finetuning runs and what they cost."""
-    from nsvit import tables
-
-    tables.write_cost(args.histories, _spec(specs.TableSpec, args), args.out)
-
-
-def table_influence(args: Args) -> None:
-    """Make the table of noise at every block."""
-    from nsvit import tables
-
-    tables.write_influence(args.influences, _spec(specs.TableSpec, args), args.out)
-
-
-def table_claims(args: Args) -> None:
-    """Test the claims and make the table of verdicts."""
-    from nsvit import tables
-
-    spec = _spec(specs.TableSpec, args)
-    studies = args.influences, args.lambdas
-    tables.write_claims(args.claims, args.records, args.histories, *studies, spec, args.out)
-
-
-def figure_nullspace(args: Args) -> None:
-    """Draw the example of exact nullspace noise."""
-    from nsvit import figures
-
-    figures.write_nullspace(args.nullspace, _spec(specs.TableSpec, args), args.out)
-
-
-def figure_influence(args: Args) -> None:
-    """Draw agreement and norm of noise at every block."""
-    from nsvit import figures
-
-    figures.write_influence(args.table, _spec(specs.TableSpec, args), args.out)
-
-
-def figure_dynamics(args: Args) -> None:
-    """Draw the training dynamics."""
-    from nsvit import figures
-
-    spec = _spec(specs.TableSpec, args)
-    figures.write_dynamics(args.records, args.histories, spec, args.out)
-
-
-def figure_claims(args: Args) -> None:
-    """Draw the forest plot of the claims."""
-    from nsvit import figures
-
-    figures.write_claims(args.table, _spec(specs.TableSpec, args), args.out)
-
-
-# --- the report -----------------------------------------------------------------------------
-
-
-def plan(args: Args) -> None:
-    """Write down what a run sets out to make."""
-    from nsvit import report
-
-    report.write_plan(_spec(specs.PlanSpec, args), args.out)
-
-
-def report(args: Args) -> None:
-    """Make one page about a results folder, finished or not."""
-    from nsvit import report
-
-    report.write_report(args.results, args.out, args.readme)
 
 
 # --- for people -----------------------------------------------------------------------------
@@ -299,6 +89,7 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     nullity: (),
     learn_noise: ("model", "index"),
     influence: ("model", "index", "noise"),
+    lambda_study: ("model", "index", "closure"),
     finetune: ("model", "index"),
     evaluate: ("models+", "indices+"),
     dynamics: ("run", "indices+"),
@@ -308,20 +99,27 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     table_cost: ("histories+",),
     table_influence: ("influences+",),
     table_claims: ("claims", "records+", "histories+", "influences*", "lambdas*"),
+    table_lambda: ("studies+",),
+    table_closure: ("closures+",),
     figure_nullspace: ("nullspace",),
     figure_influence: ("table",),
     figure_dynamics: ("records+", "histories+"),
     figure_claims: ("table",),
+    figure_concept: (),
+    figure_lambda: ("table",),
+    figure_closure: ("table",),
+    figure_corruptions: ("records+",),
+    figure_radius: ("records+",),
     plan: (),
     report: ("results",),
 }
 
-#: Verbs of rules that read everything they need from their inputs.
-SPECLESS = {contact_sheet, report}
+#: Verbs of rules that need to be told nothing, or read it from their inputs.
+SPECLESS: set[Callable[[Args], None]] = {contact_sheet, figure_concept, report}
 
 #: Verbs that compute with torch for long enough that its threads matter.
 TORCH_VERBS = {
-    *(render_transfer, pretrain_model, nullspace, learn_noise, influence),
+    *(render_transfer, pretrain_model, nullspace, learn_noise, influence, lambda_study),
     *(finetune, evaluate, dynamics),
 }
 

@@ -17,19 +17,12 @@ import torch
 from torch import Tensor
 
 from nsvit import artifacts, runtime
+from nsvit.comparison import all_logits, compare, permuted
 from nsvit.config import InfluenceConfig
 from nsvit.errors import NsvitError
 from nsvit.inputs import pixel_pool
-from nsvit.models import PixelModel, frozen, inject
-from nsvit.noise import (
-    Images,
-    Noise,
-    Pool,
-    learn_noise,
-    load_noise,
-    logit_distance,
-    probability_distance,
-)
+from nsvit.models import PixelModel, frozen
+from nsvit.noise import Images, Noise, Pool, learn_noise, load_noise
 
 if TYPE_CHECKING:
     from nsvit.data.layouts import ImageSet
@@ -124,13 +117,12 @@ def influence(
     if len(images) != len(samples) or not len(images):
         raise NsvitError(f"influence: {len(images)} images for {len(samples)} sample paths")
     with torch.no_grad(), frozen(model):
-        clean = _logits(model, images, batch_size)
+        clean = all_logits(model, images, batch_size)
         frames = []
         for draw, noise in runtime.progress(list(noises), f"influence on {name}"):
             for kind, tensor in _versions(noise, draw, generator_seed).items():
-                with inject(model, tensor.to(model.mean.device), noise.block):
-                    noisy = _logits(model, images, batch_size)
-                measured = _compare(clean, noisy, samples)
+                noisy = all_logits(model, images, batch_size, tensor, noise.block)
+                measured = compare(clean, noisy, samples)
                 frames.append(
                     measured.assign(
                         model=name,
@@ -159,29 +151,12 @@ def _versions(noise: Noise, draw: int, seed: int) -> dict[str, Tensor]:
     def stream(kind: str) -> torch.Generator:
         return runtime.generator(seed, kind, noise.block, draw)
 
-    order = torch.randperm(learned.numel(), generator=stream("permuted"))
     gaussian = torch.randn(learned.shape, generator=stream("gaussian"))
     return {
         "learned": learned,
-        "permuted": learned.flatten()[order].view_as(learned),
+        "permuted": permuted(learned, stream("permuted")),
         "gaussian": gaussian * (learned.norm() / gaussian.norm()),
     }
-
-
-def _compare(clean: Tensor, noisy: Tensor, samples: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "sample": list(samples),
-            "agree": (clean.argmax(1) == noisy.argmax(1)).numpy(),
-            "logit_distance": logit_distance(clean, noisy).numpy(),
-            "probability_distance": probability_distance(clean, noisy).numpy(),
-        }
-    )
-
-
-def _logits(model: PixelModel, images: Tensor, batch_size: int) -> Tensor:
-    device = model.mean.device
-    return torch.cat([model(batch.to(device)).cpu() for batch in images.split(batch_size)])
 
 
 # --- verbs ----------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def _until_epsilon(
     met, distance, steps = False, math.nan, 0
     history: list[dict[str, float]] = []
     with frozen(model):
-        visits = _visits(model, source, config.batch_size)
+        visits = batches_with_logits(model, source, config.batch_size)
         budget = range(config.max_steps)
         for step, (images, clean) in zip(
             runtime.progress(budget, f"{kind} noise, block {block}"), visits, strict=False
@@ -261,10 +261,13 @@ def _until_epsilon(
     )
 
 
-def _visits(
+def batches_with_logits(
     model: PixelModel, source: Images | Pool, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images, clean logits) of one batch after another."""
+    """Images (B, 3, H, W) and clean logits (B, classes) of one batch after another, endlessly.
+
+    The model must be frozen. `source` as `learn_noise` takes it.
+    """
     if isinstance(source, Tensor):
         source = Pool(model, source, batch_size)
     if isinstance(source, Pool):

@@ -116,6 +116,14 @@ class InfluenceSpec(Section):
     split: Split
 
 
+class LambdaSpec(Section):
+    """Noises with every lambda, and what they do to held-out pictures."""
+
+    model: Slug
+    study: c.LambdaConfig
+    split: Split
+
+
 class FinetuneSpec(Section):
     """One run."""
 
@@ -321,6 +329,14 @@ def learn_noise(exp: c.Experiment, model: str) -> LearnSpec:
 def influence(exp: c.Experiment, model: str) -> InfluenceSpec:
     """The spec of `influence`."""
     return InfluenceSpec(model=model, images=_influence(exp).images, split=split(exp))
+
+
+def lambda_study(exp: c.Experiment, model: str) -> LambdaSpec:
+    """The spec of `lambda_study`."""
+    if exp.lambda_study is None:
+        raise NsvitError("the config has no section `lambda_study`")
+    study = exp.lambda_study.model_copy(update={"models": ()})
+    return LambdaSpec(model=model, study=study, split=split(exp))
 
 
 def finetune(exp: c.Experiment, model: str, arm: str, seed: int) -> FinetuneSpec:

@@ -23,6 +23,15 @@ _ATTACKS = tuple(f"attacks/{name}.py" for name in ("pgd", "steps", "threat", "tr
 _ACCURACY = ("tables/accuracy.py", "tables/accuracy_notes.py", "tables/accuracy_sheet.py")
 _SCORES = ("attacks", "readings.py", "scoring.py", "models.py", *_PICTURES)
 _TABLES = ("cells.py", "records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
+_STUDY = ("comparison.py", *_NOISE)
+_NOISE_TABLES = ("tables/noises.py", "tables/studies.py", "tables/studies_sheet.py", "paper")
+_FROM_RECORDS = (
+    "figures/arms.py",
+    "figures/style.py",
+    "records.py",
+    "statistics",
+    "config/evaluation.py",
+)
 
 #: The files below nsvit/ that make a rule's output.
 CODE: dict[str, tuple[str, ...]] = {
@@ -38,7 +47,8 @@ CODE: dict[str, tuple[str, ...]] = {
     "nullspace": ("models.py", "nullspace", *_PICTURES),
     "nullity": ("nullspace/table.py",),
     "learn_noise": ("influence.py", *_NOISE),
-    "influence": ("influence.py", *_NOISE),
+    "influence": ("influence.py", *_STUDY),
+    "lambda_study": ("lambda_noise.py", "lambda_study.py", *_STUDY),
     "finetune": (
         "draws.py",
         "finetuning.py",
@@ -53,13 +63,20 @@ CODE: dict[str, tuple[str, ...]] = {
     "table": (*_ACCURACY, "paper", *_TABLES),
     "table_claims": ("claims", "paper", "tables/claims.py", "tables/paired.py", *_TABLES),
     "table_cost": ("tables/cost.py", *_TABLES),
-    "table_influence": ("tables/influence.py", *_TABLES),
+    "table_influence": ("tables/influence.py", "tables/noises.py", *_TABLES),
+    "table_lambda": (*_NOISE_TABLES, *_TABLES),
+    "table_closure": (*_NOISE_TABLES, *_TABLES),
     "table_nullity": ("tables/nullity.py", *_TABLES),
     "table_paired": ("tables/paired.py", *_TABLES),
     "figure_nullspace": ("figures/nullspace.py", "figures/style.py"),
     "figure_influence": ("figures/influence.py", "figures/style.py"),
     "figure_claims": ("claims/verdicts.py", "figures/forest.py", "figures/style.py"),
     "figure_dynamics": ("figures/dynamics.py", "figures/style.py", "statistics", "paper"),
+    "figure_concept": ("figures/concept.py", "figures/style.py"),
+    "figure_lambda": ("figures/lambda_study.py", "figures/style.py"),
+    "figure_closure": ("figures/closure.py", "figures/lambda_study.py", "figures/style.py"),
+    "figure_corruptions": ("figures/corruptions.py", *_FROM_RECORDS),
+    "figure_radius": ("figures/radius.py", *_FROM_RECORDS),
     "plan": ("report/verbs.py",),
     "report": ("report",),
 }

@@ -246,3 +246,51 @@ def nullspace_example(size: int = 48) -> tuple[dict[str, np.ndarray], dict[str, 
         "random_max_logit_difference": 7.42,
     }
     return arrays, {"kind": "nullspace", "spec": {"model": "vit_s"}, "metrics": metrics}
+
+
+def lambda_frame(
+    model: str, lambdas: tuple[float, ...] = (0.01, 0.3, 2.0), draws: int = 1, images: int = 40
+) -> pd.DataFrame:
+    """What `lambda_study` writes: the norm grows with lambda, permuted noise moves much more."""
+    parts = []
+    for weight in lambdas:
+        for draw in range(draws):
+            rng = np.random.default_rng([len(model), draw, int(100 * weight)])
+            norm = float(10 + 20 * weight + draw)
+            for noise, scale in (("learned", 0.02), ("permuted", 0.1)):
+                moved = rng.random(images) * scale * (1 + weight)
+                columns = _study_columns(moved, model, weight, draw, noise, norm)
+                parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def closure_frame(model: str, images: int = 30) -> pd.DataFrame:
+    """What `lambda_study` writes beside it: multiples of two noises, mixtures and the sum."""
+    rng = np.random.default_rng(len(model))
+    built = [("scaled", factor, draw) for factor in (-1.0, 1.0, 2.0) for draw in (0, 1)]
+    built += [("combined", 0.5, -1), ("added", 1.0, -1)]
+    parts = []
+    for kind, factor, draw in built:
+        for noise, scale in (("learned", 0.02), ("permuted", 0.1)):
+            moved = rng.random(images) * scale * (1 + abs(factor))
+            norm = 10.0 * abs(factor)
+            columns = _study_columns(moved, model, 0.3, draw, noise, norm)
+            parts.append(pd.DataFrame({**columns, "kind": kind, "factor": factor}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _study_columns(
+    moved: np.ndarray, model: str, weight: float, draw: int, noise: str, norm: float
+) -> dict[str, object]:
+    return {
+        "model": model,
+        "lambda": weight,
+        "draw": draw,
+        "noise": noise,
+        "sample": [f"{CLASSES[i % 10]}/{i:05d}.png" for i in range(len(moved))],
+        "agree": moved < 0.1,
+        "logit_distance": 10 * moved,
+        "probability_distance": 2 * moved**2,
+        "confidence_error": moved**2,
+        "norm": norm,
+    }

@@ -1,4 +1,4 @@
-"""AutoAttack (Croce and Hein 2020) through the optional package pyautoattack.
+"""AutoAttack (Croce and Hein 2020) through the package pyautoattack.
 
 The package draws its random numbers per batch and reads the clock when it has no seed. Here every
 picture is attacked alone with its own seed, unless `together` says otherwise. Its `state_path` is
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nsvit import runtime
+from nsvit.attacks.folding import folding
 from nsvit.attacks.steps import Context, Started, holds, seeds_for
 from nsvit.attacks.threat import ThreatModel
 from nsvit.errors import NsvitError
@@ -36,29 +37,12 @@ def start(
     )[0]
 
 
-def package() -> Any:
-    """The module pyautoattack.
-
-    Raises:
-        NsvitError: it is not installed.
-    """
-    try:
-        import pyautoattack
-    except ImportError:
-        raise NsvitError(
-            "attack autoattack: the package pyautoattack is not installed; "
-            "pip install 'nsvit[autoattack]', or take the attack out of the config"
-        ) from None
-    return pyautoattack
-
-
 def check(classes: int) -> None:
     """Refuses AutoAttack where it cannot run.
 
     Raises:
-        NsvitError: the package is missing, or there are too few classes.
+        NsvitError: there are too few classes.
     """
-    package()
     if classes < MIN_CLASSES:
         raise NsvitError(
             f"attack autoattack: {classes} classes; its targeted loss needs at least {MIN_CLASSES}"
@@ -129,9 +113,15 @@ def _call(
     targets: int,
 ) -> tuple[Tensor, Tensor]:
     """One call of the package: its images, and which are broken."""
+    import pyautoattack  # only here: other attacks start without it
+
     devices = [images.device] if images.device.type == "cuda" else []
-    with runtime.seeded("autoattack", seed), torch.random.fork_rng(devices=devices):
-        adversary = package().AutoAttack(
+    with (
+        folding(model),
+        runtime.seeded("autoattack", seed),
+        torch.random.fork_rng(devices=devices),
+    ):
+        adversary = pyautoattack.AutoAttack(
             model,
             norm={"linf": "Linf", "l2": "L2"}[threat.norm],
             eps=threat.radius,

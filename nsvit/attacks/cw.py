@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from nsvit.attacks.folding import folding
 from nsvit.attacks.steps import Adam, Context, Started, holds
 from nsvit.attacks.threat import ThreatModel
 from nsvit.errors import NsvitError
@@ -114,17 +115,21 @@ def _descend(
     size = torch.full((len(images),), torch.inf, dtype=images.dtype, device=images.device)
     left = torch.arange(len(images), device=images.device)
     change, adam = torch.zeros_like(base), Adam(base)
-    for _ in range(steps):
+    clean = images
+    for step in range(steps):
+        last = step + 1 == steps
         pixels, margin, gradient = _objective(
-            model, base[left] + change, origin[left], labels[left], c[left], confidence
+            model, base + change, origin, labels, c, confidence, wanted=not last
         )
-        distance = (pixels - images[left]).flatten(1).norm(dim=1)
+        distance = (pixels - clean).flatten(1).norm(dim=1)
         better = (margin < 0) & (distance < size[left])
         best[left[better]], size[left[better]] = pixels[better], distance[better]
-        change = change - lr * adam.direction(gradient)
-        going = size[left] > enough
-        if not bool(going.all()):
-            left, change = left[going], change[going]
+        if gradient is None:
+            break
+        change -= adam.direction(gradient).mul_(lr)
+        if enough > 0.0 and not bool((going := size[left] > enough).all()):
+            left, change, base, origin = left[going], change[going], base[going], origin[going]
+            clean, labels, c = clean[going], labels[going], c[going]
             adam.keep(going)
             if not len(left):
                 break
@@ -132,16 +137,24 @@ def _descend(
 
 
 def _objective(
-    model: nn.Module, point: Tensor, origin: Tensor, labels: Tensor, c: Tensor, confidence: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels, margin (B,; negative is success) and gradient in arctanh units."""
-    with torch.enable_grad():
-        point = point.detach().requires_grad_(True)
+    model: nn.Module,
+    point: Tensor,
+    origin: Tensor,
+    labels: Tensor,
+    c: Tensor,
+    confidence: float,
+    wanted: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Pixels, margin (B,; negative is success) and, if wanted, gradient in arctanh units."""
+    with torch.set_grad_enabled(wanted), folding(model):
+        point = point.detach().requires_grad_(wanted)
         pixels = _pixels(point)
         logits = model(pixels)
         own = logits.gather(1, labels[:, None])[:, 0]
         others = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
         margin = own - others + confidence
+        if not wanted:
+            return pixels, margin, None
         loss = c * margin.clamp_min(0.0) + (pixels - origin).flatten(1).square().sum(1)
         (gradient,) = torch.autograd.grad(loss.sum(), point)
     return pixels.detach(), margin.detach(), gradient

@@ -74,6 +74,6 @@ def mi_fgsm(
     for _ in range(steps):
         _, gradient = value_and_gradient(source, moved, labels)
         size = gradient.flatten(1).abs().sum(1).clamp_min(1e-12).view(-1, 1, 1, 1)
-        momentum = decay * momentum + gradient / size
-        moved = threat.project(images, moved + step * threat.steepest(momentum))
+        momentum.mul_(decay).add_(gradient.div_(size))
+        moved = threat.project(images, threat.steepest(momentum).mul_(step).add_(moved))
     return moved

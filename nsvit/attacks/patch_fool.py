@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from nsvit.attacks.folding import folding
 from nsvit.attacks.steps import (
     Adam,
     Context,
@@ -260,7 +261,7 @@ def _attention_gradient(
     along it is taken out (PCGrad, Yu et al. 2020).
     """
     net = pixel_model(model)
-    with reading_attention(net) as maps, torch.enable_grad():
+    with reading_attention(net) as maps, folding(model), torch.enable_grad():
         pixels = images.detach().clone().requires_grad_(True)
         logits = model(pixels)
         loss = cross_entropy(logits, labels, reduction="sum")

@@ -72,7 +72,8 @@ def pgd(
     step = 2.5 * threat.radius / max(steps, 1) if step_size is None else step_size
     best, best_loss = images.clone(), None
     left = torch.arange(len(images), device=images.device)
-    if early_exit:
+    # Without a random start the first step looks at the clean pictures anyway.
+    if early_exit and (random_start or steps == 0):
         left = left[holds(model, images, labels)]
     for restart in range(restarts):
         if not len(left):
@@ -110,15 +111,17 @@ def climb(
     """Projected gradient steps from `begin`; the batch shrinks to the pictures that hold."""
     moved = begin.clone()
     left = torch.arange(len(images), device=images.device)
+    clean, own, at = images, labels, begin
     for _ in range(steps):
-        logits, gradient = value_and_gradient(model, moved[left], labels[left], objective)
-        if early_exit:
-            holding = logits.argmax(1) == labels[left]
+        logits, gradient = value_and_gradient(model, at, own, objective)
+        if early_exit and not bool((holding := logits.argmax(1) == own).all()):
+            moved[left[~holding]] = at[~holding]
             left, gradient = left[holding], gradient[holding]
+            clean, own, at = clean[holding], own[holding], at[holding]
             if not len(left):
-                break
-        further = moved[left] + step * threat.steepest(gradient)
-        moved[left] = threat.project(images[left], further)
+                return moved
+        at = threat.project(clean, threat.steepest(gradient).mul_(step).add_(at))
+    moved[left] = at
     return moved
 
 

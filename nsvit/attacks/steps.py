@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nsvit import runtime
+from nsvit.attacks.folding import folding
 from nsvit.attacks.threat import ThreatModel
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel
@@ -50,7 +51,7 @@ def value_and_gradient(
     model: nn.Module, images: Tensor, labels: Tensor, objective: Objective = summed_cross_entropy
 ) -> tuple[Tensor, Tensor]:
     """Logits (B, classes) and the objective's gradient (B, 3, H, W) with respect to pixels."""
-    with torch.enable_grad():
+    with torch.enable_grad(), folding(model):
         pixels = images.detach().clone().requires_grad_(True)
         logits = model(pixels)
         (gradient,) = torch.autograd.grad(objective(logits, labels), pixels)
@@ -123,8 +124,8 @@ class Adam:
         self.count += 1
         self.mean.lerp_(gradient, 1.0 - first)
         self.square.mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
-        mean = self.mean / (1.0 - first**self.count)
-        return mean / ((self.square / (1.0 - second**self.count)).sqrt() + 1e-8)
+        size = (self.square / (1.0 - second**self.count)).sqrt_().add_(1e-8)
+        return (self.mean / (1.0 - first**self.count)).div_(size)
 
     def keep(self, rows: Tensor) -> None:
         """Drops the state of pictures that are not among the rows (mask or indices)."""

@@ -70,11 +70,10 @@ class ThreatModel:
         """
         inner = self._inner(images)
         if self.norm == "linf":
-            near = torch.minimum(torch.maximum(moved, images - inner), images + inner)
-            return near.clamp_(0.0, 1.0)
+            return moved.clamp(images - inner, images + inner).clamp_(0.0, 1.0)
         change = moved - images
         factor = (inner / _length(change).clamp_min(1e-12)).clamp_max(1.0)
-        return (images + change * factor).clamp_(0.0, 1.0)
+        return change.mul_(factor).add_(images).clamp_(0.0, 1.0)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The direction of size 1 in which the loss rises fastest: its sign, or its unit vector."""

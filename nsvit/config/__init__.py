@@ -31,6 +31,7 @@ from nsvit.config.evaluation import (
     RobustConfig,
     StatisticsConfig,
     TableConfig,
+    attack_series,
 )
 from nsvit.config.experiment import Experiment, describe, load, schema_text, validate
 from nsvit.config.method import (
@@ -42,6 +43,7 @@ from nsvit.config.method import (
     RandomNoiseConfig,
 )
 from nsvit.config.models import ModelConfig, PretrainConfig, local_dir
+from nsvit.config.studies import ClosureConfig, LambdaConfig
 
 __all__ = [
     "RECIPES",
@@ -50,6 +52,7 @@ __all__ = [
     "ArmKind",
     "AttackConfig",
     "AutoAttackConfig",
+    "ClosureConfig",
     "ConditionConfig",
     "CwConfig",
     "DataConfig",
@@ -59,6 +62,7 @@ __all__ = [
     "FgsmConfig",
     "FinetuneConfig",
     "InfluenceConfig",
+    "LambdaConfig",
     "MenagerieConfig",
     "MenagerieCounts",
     "MiFgsmConfig",
@@ -78,6 +82,7 @@ __all__ = [
     "TableConfig",
     "TransferConfig",
     "Triple",
+    "attack_series",
     "describe",
     "load",
     "local_dir",

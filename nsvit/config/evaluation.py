@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -9,7 +10,7 @@ from pydantic import (
 )
 
 from nsvit.config.attacks import AttackConfig
-from nsvit.config.base import PositiveFloat, PositiveInt, Probability, Section, Slug
+from nsvit.config.base import PositiveFloat, PositiveInt, Probability, Section, Slug, radius_value
 from nsvit.config.method import NoiseConfig
 from nsvit.config.models import ModelConfig
 
@@ -44,7 +45,9 @@ class RobustConfig(Section):
     """Robust accuracy: the share of pictures that are right under every one of the conditions."""
 
     label: str
-    conditions: tuple[Slug, ...] = Field(min_length=2, description="of one set, equal `images`")
+    conditions: tuple[Slug, ...] = Field(
+        min_length=2, description="of one set; counted over the pictures of the smallest"
+    )
 
 
 class EvaluateConfig(Section):
@@ -125,3 +128,43 @@ class DynamicsConfig(Section):
         min_length=1, description="conditions averaged as out of distribution"
     )
     clean: Slug = "clean"
+
+
+def attack_series(
+    conditions: Mapping[str, ConditionConfig],
+) -> list[tuple[tuple[Slug, ...], Slug | None]]:
+    """Conditions that attack the same pictures in the same way with different radii.
+
+    Returns:
+        For every attack with two radii or more: the slugs by radius, and the clean condition on
+        the same set (None where there is none). Its pictures may be more than those attacked.
+    """
+    found: dict[str, dict[float, Slug]] = {}
+    for slug, condition in conditions.items():
+        attack = condition.attack
+        if attack is None or attack.radius is None:
+            continue
+        # The step goes with the radius: attacks that differ in both are one attack still.
+        same = attack.model_dump_json(exclude={"radius", "step_size"})
+        key = f"{condition.set} {condition.images} {condition.restricted} {same}"
+        radius = attack.radius
+        value = radius_value(radius) if isinstance(radius, str) else radius
+        found.setdefault(key, {}).setdefault(value, slug)
+    series = []
+    for by_radius in found.values():
+        if len(by_radius) > 1:
+            slugs = tuple(by_radius[radius] for radius in sorted(by_radius))
+            series.append((slugs, _clean_on(conditions, conditions[slugs[0]])))
+    return series
+
+
+def _clean_on(conditions: Mapping[str, ConditionConfig], attacked: ConditionConfig) -> Slug | None:
+    """The clean condition with all the pictures of an attacked one."""
+    for slug, condition in conditions.items():
+        same = (condition.set, condition.restricted) == (attacked.set, attacked.restricted)
+        enough = condition.images is None or (
+            attacked.images is not None and attacked.images <= condition.images
+        )
+        if condition.attack is None and condition.metric == "accuracy" and same and enough:
+            return slug
+    return None

@@ -29,6 +29,7 @@ from nsvit.config.evaluation import (
 )
 from nsvit.config.method import ArmConfig, FinetuneConfig
 from nsvit.config.models import ModelConfig, PretrainConfig
+from nsvit.config.studies import LambdaConfig
 from nsvit.errors import NsvitError
 
 
@@ -41,6 +42,7 @@ class Experiment(Section):
     models: dict[Slug, ModelConfig] = Field(min_length=1)
     nullspace: NullspaceConfig = NullspaceConfig()
     influence: InfluenceConfig | None = None
+    lambda_study: LambdaConfig | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     arms: dict[Slug, ArmConfig] = Field(min_length=1)
     evaluate: EvaluateConfig
@@ -73,6 +75,8 @@ class Experiment(Section):
             self._table_is_sound(slug, table)
         if self.influence:
             _need(self.influence.models, self.models, "influence.models")
+        if self.lambda_study:
+            _need(self.lambda_study.models, self.models, "lambda_study.models")
         if self.dynamics:
             self._dynamics_are_sound(self.dynamics)
         return self
@@ -115,8 +119,8 @@ class Experiment(Section):
         members = [self.evaluate.conditions[name] for name in robust.conditions]
         if any(one.metric != "accuracy" for one in members):
             raise ValueError(f"{key}: corruption errors have no robust accuracy")
-        if len({(one.set, one.images) for one in members}) > 1:
-            raise ValueError(f"{key}: its conditions need the same `set` and `images`")
+        if len({one.set for one in members}) > 1:
+            raise ValueError(f"{key}: its conditions need the same `set`")
 
     def _table_is_sound(self, slug: str, table: TableConfig) -> None:
         key = f"tables.{slug}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ ORANGE = "#E69F00"
 GREEN = "#009E73"
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
+PURPLE = "#CC79A7"
 GREY = "#6E6E6E"
 
 _RC: dict[str, Any] = {
@@ -58,6 +60,10 @@ _RC: dict[str, Any] = {
 }
 
 
+class NothingToDrawError(NsvitError):
+    """The records are sound, but hold nothing that the figure shows."""
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Matplotlib's settings for the length of a block; everything is put back afterwards."""
@@ -83,7 +89,7 @@ def figure_of_text(text: str) -> Figure:
     """A line of text in place of a figure that cannot be drawn."""
     with style():
         figure = new_figure(height=0.6)
-        figure.text(0.5, 0.5, text, ha="center", va="center", color=GREY)
+        figure.text(0.5, 0.5, textwrap.fill(text, 56), ha="center", va="center", color=GREY)
     return figure
 
 

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsvit import artifacts, records
+from nsvit.figures.closure import figure_closure
+from nsvit.figures.concept import figure_concept
+from nsvit.figures.corruptions import figure_corruptions, read_errors
 from nsvit.figures.dynamics import figure_dynamics
 from nsvit.figures.forest import figure_claims
 from nsvit.figures.influence import figure_influence
+from nsvit.figures.lambda_study import figure_lambda
 from nsvit.figures.nullspace import figure_nullspace
-from nsvit.figures.style import figure_of_text, save
+from nsvit.figures.radius import figure_radius, read_attacked
+from nsvit.figures.style import NothingToDrawError, figure_of_text, save
 from nsvit.specs import TableSpec
 
 Paths = Sequence[str | Path]
@@ -52,3 +57,36 @@ def write_dynamics(paths: Paths, histories: Paths, spec: TableSpec, out: str | P
         contents.append(artifacts.read_json(path))
         artifacts.check_kind(contents[-1], "history", path)
     save(figure_dynamics(records.read_records(paths), contents, spec), *_forms(out))
+
+
+def write_concept(out: str | Path) -> None:
+    """The verb `figure-concept`: a schematic of the method."""
+    save(figure_concept(), *_forms(out))
+
+
+def write_lambda(table: str | Path, spec: TableSpec, out: str | Path) -> None:
+    """The verb `figure-lambda`: the csv of the table of lambdas as a picture."""
+    save(figure_lambda(artifacts.read_csv(table), spec), *_forms(out))
+
+
+def write_closure(table: str | Path, spec: TableSpec, out: str | Path) -> None:
+    """The verb `figure-closure`: the csv of the table of closure as a picture."""
+    save(figure_closure(artifacts.read_csv(table), spec), *_forms(out))
+
+
+def write_corruptions(paths: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `figure-corruptions`: changes of corruption errors, from records."""
+    try:
+        figure = figure_corruptions(read_errors(paths, spec), spec)
+    except NothingToDrawError as error:
+        figure = figure_of_text(str(error))
+    save(figure, *_forms(out))
+
+
+def write_radius(paths: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `figure-radius`: accuracy against the attack's radius, from records."""
+    try:
+        figure = figure_radius(read_attacked(paths, spec), spec)
+    except NothingToDrawError as error:
+        figure = figure_of_text(str(error))
+    save(figure, *_forms(out))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nsvit.errors import NsvitError
 from nsvit.statistics.bootstrap import Estimate
 from nsvit.statistics.proportions import wilson_interval
@@ -70,7 +68,8 @@ def add_robust(scores: pd.DataFrame, robust: Mapping[str, Sequence[str]]) -> pd.
     """Scores with robust accuracies added as conditions: 1 where right under every member.
 
     They are resampled, compared and put into tables like any other condition. A run that was not
-    evaluated under all members of a robust set gets no rows of it.
+    evaluated under all members of a robust set gets no rows of it. Where members were run on some
+    of the pictures (`images`), the set is about those of the smallest.
 
     Args:
         scores: from `picture_scores`.
@@ -80,8 +79,8 @@ def add_robust(scores: pd.DataFrame, robust: Mapping[str, Sequence[str]]) -> pd.
         A new frame: the rows of `scores`, then those of the robust sets.
 
     Raises:
-        NsvitError: a slug is taken, a member is an error, or the members of a run have different
-            pictures.
+        NsvitError: a slug is taken, a member is an error, or the pictures of the smallest member
+            of a run are not among those of another.
     """
     import pandas as pd
 
@@ -109,12 +108,13 @@ def _worst(own: pd.DataFrame, where: str, keys: Mapping[str, object], name: str)
     if plain.duplicated(["condition", "picture"]).any():
         raise NsvitError(f"{where}: some pictures occur twice; were the same records given twice?")
     table = plain.pivot(index="picture", columns="condition", values="score")
-    odd = np.flatnonzero(table.isna().any().to_numpy())
-    if len(odd) or plain["set"].nunique() > 1:
+    smallest = int(table.notna().sum().min())
+    table = table.dropna()
+    if len(table) != smallest or plain["set"].nunique() > 1:
         named = ", ".join(str(c) for c in table.columns)
         raise NsvitError(
-            f"{where}: its conditions {named} have different pictures; give them the same `set` "
-            "and `images`"
+            f"{where}: its conditions {named} have different pictures, not some of one's; give "
+            "them the same `set`, and evaluate them again with one config"
         )
     return pd.DataFrame({
         **keys,

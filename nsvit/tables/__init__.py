@@ -12,11 +12,15 @@ from nsvit.tables.influence import influence_sheet, read_influence, table_influe
 from nsvit.tables.nullity import nullity_sheet, table_nullity
 from nsvit.tables.paired import paired_sheet, table_paired
 from nsvit.tables.sheet import Cell, Part, Sheet, csv_text, markdown, tex, write
+from nsvit.tables.studies import read_closure, read_lambda, table_closure, table_lambda
+from nsvit.tables.studies_sheet import closure_sheet, lambda_sheet
 from nsvit.tables.verbs import (
     write_accuracy,
     write_claims,
+    write_closure,
     write_cost,
     write_influence,
+    write_lambda,
     write_nullity,
     write_paired,
 )
@@ -28,23 +32,31 @@ __all__ = [
     "accuracy_sheet",
     "accuracy_table",
     "claims_sheet",
+    "closure_sheet",
     "cost_sheet",
     "csv_text",
     "influence_sheet",
+    "lambda_sheet",
     "markdown",
     "nullity_sheet",
     "paired_sheet",
+    "read_closure",
     "read_influence",
+    "read_lambda",
+    "table_closure",
     "table_cost",
     "table_influence",
+    "table_lambda",
     "table_nullity",
     "table_paired",
     "tex",
     "write",
     "write_accuracy",
     "write_claims",
+    "write_closure",
     "write_cost",
     "write_influence",
+    "write_lambda",
     "write_nullity",
     "write_paired",
 ]

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nsvit.errors import NsvitError
 from nsvit.records import read_records
 from nsvit.specs import TableSpec
-from nsvit.statistics import bootstrap_interval
+from nsvit.tables.noises import means_of, spread
 from nsvit.tables.sheet import Cell, Part, Sheet, estimate_cell, number
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
 COLUMNS = (
     "model",
@@ -87,17 +84,10 @@ def table_influence(frame: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
 
 def _row(part: pd.DataFrame, name: str, spec: TableSpec) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    samples = sorted(part["sample"].astype(str).unique())
     scaled = {"agree": 100.0, "logit_distance": 1.0, "probability_distance": 1.0}
+    found = means_of(part, list(scaled), f"influence {name}", spec.statistics)
     for column, factor in scaled.items():
-        found = bootstrap_interval(
-            factor * _draws_by_pictures(part, column, samples, name),
-            spec.statistics.confidence,
-            spec.statistics.resamples,
-            spec.statistics.seed,
-        )
-        label = "agreement" if column == "agree" else column
-        row |= {label: found.value, f"{label}_low": found.low, f"{label}_high": found.high}
+        row |= spread("agreement" if column == "agree" else column, found[column], factor)
     each = part.groupby("draw")[["norm", "limit", "steps", "epsilon_met"]].first()
     return row | {
         "norm": float(each["norm"].mean()),
@@ -107,20 +97,9 @@ def _row(part: pd.DataFrame, name: str, spec: TableSpec) -> dict[str, Any]:
         "steps": float(each["steps"].mean()),
         "epsilon_met": 100.0 * float(each["epsilon_met"].mean()),
         "censored": bool((each["steps"] == 0).any()),
-        "n": len(samples),
+        "n": part["sample"].nunique(),
         "draws": len(each),
     }
-
-
-def _draws_by_pictures(
-    part: pd.DataFrame, column: str, samples: list[str], name: str
-) -> NDArray[np.float64]:
-    """(draws, pictures) values of one block and noise."""
-    table = part.astype({"sample": str}).pivot(index="draw", columns="sample", values=column)
-    values = table.reindex(columns=samples).to_numpy(dtype=float)
-    if not np.isfinite(values).all():
-        raise NsvitError(f"influence {name}: its draws have different pictures, or a value is NaN")
-    return values
 
 
 # --- to read --------------------------------------------------------------------------------

@@ -163,6 +163,9 @@ _TEX = {
     "±": r"$\pm$",
     "ε": r"$\varepsilon$",
     "λ": r"$\lambda$",
+    "≈": r"$\approx$",
+    "‖": r"$\|$",
+    "·": r"$\cdot$",
 }
 
 

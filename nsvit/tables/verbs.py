@@ -9,7 +9,7 @@ from nsvit import artifacts, claims
 from nsvit.records import read_doubts
 from nsvit.specs import AccuracySpec, TableSpec
 from nsvit.statistics.checks import Doubt
-from nsvit.tables import accuracy, cost, influence, nullity, paired
+from nsvit.tables import accuracy, cost, influence, nullity, paired, studies, studies_sheet
 from nsvit.tables import claims as claims_table
 from nsvit.tables.accuracy_sheet import accuracy_sheet
 from nsvit.tables.sheet import write
@@ -76,3 +76,16 @@ def write_cost(histories: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-cost`: one row per run; the three forms beside `out`."""
     frame = cost.table_cost(histories, spec)
     write(frame, cost.DECIMALS, cost.cost_sheet(frame, spec), *_forms(out))
+
+
+def write_lambda(paths: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-lambda`: the lambda study; the three forms beside `out`."""
+    frame = studies.table_lambda(studies.read_lambda(paths), spec)
+    decimals = {**studies.DECIMALS, **studies.PAPER_DECIMALS}
+    write(frame, decimals, studies_sheet.lambda_sheet(frame, spec), *_forms(out))
+
+
+def write_closure(paths: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-closure`: multiples and mixtures of noises; the three forms beside `out`."""
+    frame = studies.table_closure(studies.read_closure(paths), spec)
+    write(frame, studies.DECIMALS, studies_sheet.closure_sheet(frame, spec), *_forms(out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -15,16 +16,19 @@ from tests.small import SIZE, small_vit
 
 MODEL, SOURCE = small_vit(), small_vit(seed=3)
 
-#: Each attack in a cheap form, and whether it has a bound at all.
+#: Each attack in a cheap form, by its name, and after a space a variant's.
 CHEAP = {
     "fgsm": {},
     "pgd": {"steps": 3, "restarts": 2},
+    "pgd clean-start": {"steps": 3, "random_start": False},
     "mi_fgsm": {"steps": 3, "source": SOURCE},
     "patch_fool": {"steps": 3, "patches": 2, "layer": 1},
+    "patch_fool attention": {"steps": 3, "layer": 1, "mode": "attention", "attention_weight": 1.0},
     "cw": {"steps": 6, "binary_search_steps": 3, "initial_c": 1.0},
     "autoattack": {"steps": 2, "queries": 3},
 }
-CASES = [("fgsm", "linf"), ("cw", "l2")]
+CASES = [("fgsm", "linf"), ("cw", "l2"), ("pgd clean-start", "linf")]
+CASES += [("patch_fool attention", "linf")]
 CASES += [(n, p) for n in ("pgd", "mi_fgsm", "patch_fool") for p in ("linf", "l2")]
 SLOW = [("autoattack", "linf"), ("autoattack", "l2")]
 
@@ -45,7 +49,7 @@ def run(
     name: str, images: torch.Tensor, labels: torch.Tensor, threat: ThreatModel, first: int = 0
 ) -> AttackResult:
     seeds = list(range(first, first + len(images)))
-    return attack(MODEL, images, labels, threat, name, seeds=seeds, **CHEAP[name])
+    return attack(MODEL, images, labels, threat, name.split()[0], seeds=seeds, **CHEAP[name])
 
 
 def check_bound(name: str, norm: str, seed: int, radius: float, count: int) -> None:
@@ -103,11 +107,36 @@ def test_a_picture_does_not_depend_on_its_batch(name: str, norm: str, size: int)
         for at in range(0, count, size)
     ]
     success = torch.cat([part.success for part in parts])
-    found = torch.cat([part.images for part in parts])
-    # Kernels sum in another order; signs of gradients of rounding size are chance.
-    assert (success != at_once.success).sum() <= count // 64
-    assert ((found - at_once.images).abs() > 1e-4).float().mean() < 5e-3
+    check_equal(at_once, AttackResult(torch.cat([part.images for part in parts]), success))
     assert at_once.success.any()
+
+
+def check_equal(one: AttackResult, other: AttackResult) -> None:
+    """Up to sums in another order; signs of gradients of rounding size are chance."""
+    assert (one.success != other.success).sum() <= len(one.success) // 64
+    assert ((one.images - other.images).abs() > 1e-4).float().mean() < 5e-3
+
+
+@pytest.fixture
+def two_threads() -> Iterator[Callable[[], None]]:
+    """A switch to two threads; back to what was at the end."""
+    before = torch.get_num_threads()
+    yield lambda: torch.set_num_threads(2)
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES + SLOW[:1])
+def test_threads_do_not_matter(name: str, norm: str, two_threads: Callable[[], None]) -> None:
+    if name == "autoattack":
+        pytest.importorskip("pyautoattack")
+    count = 2 if name == "autoattack" else 64
+    threat = ThreatModel({"linf": 2 / 255, "l2": 0.2}[norm], norm)
+    images, labels = pictures(7, count)
+    torch.set_num_threads(1)
+    one = run(name, images, labels, threat)
+    two_threads()
+    assert torch.get_num_threads() == 2
+    check_equal(one, run(name, images, labels, threat))
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from torch import nn
 
-from nsvit.attacks import ThreatModel, attack, auto
+from nsvit.attacks import ThreatModel, attack
 from nsvit.attacks.auto import autoattack
 from nsvit.errors import NsvitError
 from nsvit.models import frozen
@@ -76,13 +74,8 @@ def test_excluded_classes_are_no_targets() -> None:
         assert torch.equal(restricted(found).argmax(1) != labels, broken)
 
 
-def test_too_few_classes_and_a_missing_package_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_too_few_classes_are_refused() -> None:
     images, labels = predicted(small_vit())
     with pytest.raises(NsvitError, match=r"3 classes.*at least 4"):
         model = small_vit(classes=3)
         attack(model, images, labels % 3, ThreatModel(0.1), "autoattack")
-    monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(NsvitError, match=r"pip install 'nsvit\[autoattack\]'"):
-        auto.check(10)

@@ -300,7 +300,11 @@ def every_spec(exp) -> dict[str, str]:
         ("arms.nullspace.label", "noise", set()),
         ("evaluate.conditions.clean.label", "val", set()),
         ("evaluate.conditions.clean.average", False, set()),
-        ("evaluate.conditions.fgsm_8.arms", ["none", "random"], {"evaluate nullspace"}),
+        (
+            "evaluate.conditions.fgsm_8.arms",
+            ["none", "random"],
+            {"evaluate nullspace", "evaluate madry", "evaluate trades"},
+        ),
         ("evaluate.conditions.a.restricted", False, EVALUATIONS),
         ("influence.images", 30, {"influence vit_s"}),
         ("influence.draws", 2, {"learn vit_s"}),
@@ -373,3 +377,24 @@ def test_the_documented_example_is_valid():
     text = (ROOT / "config/README.md").read_text()
     example = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.S)[1])
     assert config.validate(example).runs() == [("mine", "none", 0)]
+
+
+def test_the_overlay_of_strong_attacks_adds_conditions_and_changes_none():
+    base = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    before = config.validate(base)
+    overlay = yaml.safe_load((ROOT / "config/overlays/strong.yaml").read_text())
+    for section in ("evaluate", "tables"):
+        base[section] = _merged(base[section], overlay[section])
+    after = config.validate(base)
+    added = set(after.evaluate.conditions) - set(before.evaluate.conditions)
+    assert added == {"pgd_restarts", "autoattack_linf", "autoattack_l2"}
+    old = specs.evaluate(before, "vit_s", "plain", "main", "all")
+    assert specs.evaluate(after, "vit_s", "plain", "main", "all") == old
+    assert after.jobs("vit_s", "plain") == ("main", "strong")
+
+
+def _merged(base: dict, over: dict) -> dict:
+    """As Snakemake merges several --configfile."""
+    both = base.keys() & over.keys()
+    inner = {k: _merged(base[k], over[k]) for k in both if isinstance(base[k], dict)}
+    return {**base, **over, **inner}

@@ -175,12 +175,18 @@ def test_a_run_without_a_member_has_no_robust_score() -> None:
     assert more[more["condition"] == "worst"]["arm"].unique().tolist() == ["b"]
 
 
+def test_a_robust_set_is_about_the_pictures_of_its_smallest_member() -> None:
+    frame = pd.concat([scores(np.array([1, 0, 1, 1]), "a"), scores(np.array([1, 1, 0]), "a", "x")])
+    more = statistics.add_robust(frame, {"worst": ("clean", "x")})
+    assert more[more["condition"] == "worst"]["score"].tolist() == [1, 0, 0]
+
+
 def test_robust_sets_name_what_is_wrong() -> None:
     clean = scores(np.ones(4), "a")
     with pytest.raises(NsvitError, match="'worst': m, a, seed 0: .* different pictures"):
-        statistics.add_robust(
-            pd.concat([clean, scores(np.ones(3), "a", "x")]), {"worst": ("clean", "x")}
-        )
+        other = scores(np.ones(3), "a", "x")
+        other["picture"] = "other " + other["picture"].astype(str)
+        statistics.add_robust(pd.concat([clean, other]), {"worst": ("clean", "x")})
     with pytest.raises(NsvitError, match="errors have no robust"):
         wrong = scores(np.ones(4), "a", "c", error=True)
         statistics.add_robust(pd.concat([clean, wrong]), {"worst": ("clean", "c")})

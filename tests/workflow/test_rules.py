@@ -43,7 +43,7 @@ def test_every_caption_exists():
     text = "".join(rules().values()) + (ROOT / "workflow/rules/common.smk").read_text()
     for caption in re.findall(r"\.\./report/(\w+)\.rst", text):
         assert (ROOT / f"workflow/report/{caption}.rst").exists()
-    for name in ("nullity", "cost", "influence"):
+    for name in ("nullity", "cost", "influence", "lambda", "closure"):
         assert (ROOT / f"workflow/report/{name}.rst").exists()
 
 

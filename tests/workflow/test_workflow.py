@@ -15,10 +15,11 @@ TABLES = "results/smoke/tables"
 
 def test_everything_promised_is_there(finished):
     results = finished.folder / "results/smoke"
-    for name in ("table1", "nullity", "cost", "influence"):
+    for name in ("table1", "nullity", "cost", "influence", "lambda", "closure"):
         for extension in ("csv", "md", "tex"):
             assert (results / f"tables/{name}.{extension}").stat().st_size > 0
-    for name in ("nullspace_vit_s", "influence", "dynamics"):
+    extra = ("concept", "lambda", "closure", "corruptions", "radius")
+    for name in ("nullspace_vit_s", "influence", "dynamics", *extra):
         for extension in ("svg", "png"):
             assert (results / f"figures/{name}.{extension}").stat().st_size > 0
     sets = yaml.safe_load((finished.folder / "config/smoke.yaml").read_text())["data"]["sets"]
@@ -85,7 +86,7 @@ def test_a_changed_key_reruns_only_what_depends_on_it(finished):
 
 def test_a_run_from_scratch_gives_the_same_tables(finished, checkout):
     checkout.snakemake(*SMOKE)
-    for name in ("table1", "influence", "nullity"):
+    for name in ("table1", "influence", "nullity", "lambda", "closure"):
         theirs = (finished.folder / TABLES / f"{name}.csv").read_bytes()
         assert (checkout.folder / TABLES / f"{name}.csv").read_bytes() == theirs
 

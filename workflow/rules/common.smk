@@ -78,6 +78,11 @@ def render_needs(w):
     return [f"{R}/rendered/val.json"] if w.set == "c" else []
 
 
+def records_of(pairs):
+    """The records of these (model, arm), of every seed."""
+    return [path for model, arm in pairs for path in manifests(model, arm)]
+
+
 # Caption file by name of a table or figure; a figure's name may end in a wildcard.
 CAPTIONS = {"tables": {}, "figures": {}}
 
@@ -100,11 +105,6 @@ def captions(kind, names):
         best = max(fitting, key=lambda n: (n == name, len(n)), default=None)
         found[name] = text_of(CAPTIONS[kind][best]) if best else ""
     return found
-
-
-def records_of(pairs):
-    """The records of these (model, arm), of every seed."""
-    return [path for model, arm in pairs for path in manifests(model, arm)]
 
 
 def table(name, caption=None):

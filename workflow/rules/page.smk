@@ -17,8 +17,8 @@ rule plan:
     params:
         spec=specs.plan(
             exp,
-            captions("tables", TABLE_NAMES),
-            captions("figures", FIGURE_NAMES),
+            captions("tables", TABLE_NAMES + EXTRA_TABLES),
+            captions("figures", FIGURE_NAMES + EXTRA_FIGURES),
             text_of("contact_sheet"),
         ).model_dump_json(),
         recipe=RECIPES["plan"],

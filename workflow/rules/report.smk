@@ -15,9 +15,6 @@ DYNAMICS_HISTORIES = [
     f"{R}/runs/{m}/{a}/seed{exp.dynamics.seed}/history.json" for m, a in MOVING
 ]
 
-# The files of the lambda study, where the configuration has one.
-LAMBDA = []
-
 TABLE_NAMES = ["claims", *exp.tables, "paired", "nullity", "cost"] + [
     "influence"
 ] * bool(INFLUENCE)
@@ -148,7 +145,7 @@ rule table_claims:
         records=RECORDS,
         histories=HISTORIES,
         influences=INFLUENCES,
-        lambdas=LAMBDA,
+        lambdas=LAMBDAS,
     output:
         **table("claims"),
     log:
