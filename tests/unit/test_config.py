@@ -387,10 +387,10 @@ def test_the_overlay_of_strong_attacks_adds_conditions_and_changes_none():
         base[section] = _merged(base[section], overlay[section])
     after = config.validate(base)
     added = set(after.evaluate.conditions) - set(before.evaluate.conditions)
-    assert added == {"pgd_restarts", "autoattack_linf", "autoattack_l2"}
+    assert added == {"mi_fgsm", "pgd_restarts", "autoattack_linf", "autoattack_l2"}
     old = specs.evaluate(before, "vit_s", "plain", "main", "all")
     assert specs.evaluate(after, "vit_s", "plain", "main", "all") == old
-    assert after.jobs("vit_s", "plain") == ("main", "strong")
+    assert after.jobs("vit_s", "plain") == ("main", "transfer", "strong")
 
 
 def _merged(base: dict, over: dict) -> dict:
