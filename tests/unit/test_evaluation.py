@@ -156,7 +156,6 @@ ATTACKS = {
 
 
 def test_every_attack_works_as_a_condition(tmp_path: Path) -> None:
-    pytest.importorskip("pyautoattack")
     model, val = small_vit(), image_tree(tmp_path, per_class=3)
     conditions = {k: {"set": "val", "attack": v} for k, v in ATTACKS.items()}
     conditions["few"] = {"set": "val", "attack": ATTACKS["pgd"], "images": 5}
@@ -189,7 +188,6 @@ def test_every_attack_works_as_a_condition(tmp_path: Path) -> None:
 
 
 def test_attacks_that_cannot_run_are_refused_before_any_forward(tmp_path: Path) -> None:
-    pytest.importorskip("pyautoattack")
     val = image_tree(tmp_path / "val", per_class=2)
     masked = image_tree(tmp_path / "a", per_class=2, name="a", allowed=(0, 2))
     model, twin, other = small_vit(), small_vit(), small_vit(classes=5, seed=3)
@@ -218,7 +216,6 @@ def test_attacks_that_cannot_run_are_refused_before_any_forward(tmp_path: Path) 
 
 
 def test_autoattack_among_all_classes_of_a_small_set_is_not_refused(tmp_path: Path) -> None:
-    pytest.importorskip("pyautoattack")
     few = image_tree(tmp_path, per_class=1, name="a", allowed=(0, 2))
     attack = {"set": "a", "attack": ATTACKS["auto"], "restricted": False}
     assert len(evaluate(small_vit(), {"a": few}, spec({"x": attack}))) == 2
@@ -226,7 +223,6 @@ def test_autoattack_among_all_classes_of_a_small_set_is_not_refused(tmp_path: Pa
 
 def test_a_condition_has_the_same_rows_alone_and_beside_others(tmp_path: Path) -> None:
     """To the bit: no search, start or batch is shared in a way that shows."""
-    pytest.importorskip("pyautoattack")
     model = small_vit()
     sets = {
         "val": image_tree(tmp_path / "val", per_class=3),
