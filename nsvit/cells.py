@@ -186,6 +186,7 @@ class Listed:
         path: of the cell.
         run: model, arm and seed.
         condition: its slug.
+        set: the slug of its pictures.
         attacked: whether the condition has an attack.
         restricted: whether predictions are among the set's own classes.
     """
@@ -193,6 +194,7 @@ class Listed:
     path: Path
     run: tuple[str, str, int]
     condition: str
+    set: str
     attacked: bool
     restricted: bool
 
@@ -264,37 +266,57 @@ def _listed(path: Path, content: Mapping[str, Any]) -> list[Listed]:
         own = spec["conditions"][row["condition"]]
         run = (spec["model"], spec["arm"], int(row["seed"]))
         cell = path.parent / row["path"]
-        attacked = own["attack"] is not None
-        found.append(Listed(cell, run, row["condition"], attacked, own["restricted"]))
+        attacked, condition = own["attack"] is not None, row["condition"]
+        found.append(Listed(cell, run, condition, own["set"], attacked, own["restricted"]))
     return found
 
 
-#: What the checks of records look at.
-_CHECKED = [
-    *("model", "arm", "seed", "round", "condition", "set"),
-    *("attack", "norm", "radius", "sample", "correct"),
-]
+#: What the checks of records look at: what is the same in a whole cell, and what is not.
+_SAME = ["model", "arm", "seed", "round", "condition", "set", "attack", "norm", "radius"]
+_OWN = ["sample", "correct"]
 
 
 def compare(cells: Iterable[Listed]) -> list[str]:
     """The doubts that come from comparing attacks on the same run.
 
-    Conditions that predict among all classes are not compared with those that do not.
+    Conditions that predict among all classes are not compared with those that do not. What one
+    run has on one set is in memory at a time, a few bytes for each row.
     """
-    import pandas as pd
-
     from nsvit.statistics import checks
 
-    groups: dict[tuple[Any, ...], list[Listed]] = {}
+    groups: dict[tuple[Any, ...], dict[str, list[Listed]]] = {}
     for cell in dict.fromkeys(cells):
         if cell.attacked:
-            groups.setdefault((cell.run, cell.restricted), []).append(cell)
+            sets = groups.setdefault((cell.run, cell.restricted), {})
+            sets.setdefault(cell.set, []).append(cell)
     found = []
-    for group in groups.values():
-        if len(group) > 1:
-            frames = [
-                artifacts.read_parquet(cell.path, "records", _CHECKED)[0].astype({"sample": object})
-                for cell in group
-            ]
-            found += [str(doubt) for doubt in checks.doubts(pd.concat(frames, ignore_index=True))]
+    for sets in groups.values():
+        several = [group for group in sets.values() if len(group) > 1]
+        doubts = [doubt for group in several for doubt in checks.doubts(_checked(group))]
+        doubts.sort(key=lambda doubt: doubt.check == "rising_with_radius")  # as of all sets at once
+        found += [str(doubt) for doubt in doubts]
     return found
+
+
+def _checked(group: Sequence[Listed]) -> pd.DataFrame:
+    """What the checks look at in some cells: texts as categories, pictures as numbers."""
+    import numpy as np
+    import pandas as pd
+
+    numbers: dict[str, int] = {}
+    same, samples, correct = [], [], []
+    for cell in group:
+        frame = artifacts.read_parquet(cell.path, "records", [*_SAME, *_OWN])[0]
+        same.append(frame[_SAME].iloc[0])
+        names = frame["sample"].cat
+        own = [numbers.setdefault(name, len(numbers)) for name in names.categories]
+        samples.append(np.array(own, dtype=np.int32)[names.codes])
+        correct.append(frame["correct"].to_numpy())
+    lengths = [len(part) for part in samples]
+    columns: dict[str, Any] = {}
+    for name in _SAME:
+        values = pd.Categorical([row[name] for row in same])
+        codes = np.repeat(values.codes, lengths)
+        columns[name] = pd.Categorical.from_codes(codes, dtype=values.dtype)
+    columns |= {"sample": np.concatenate(samples), "correct": np.concatenate(correct)}
+    return pd.DataFrame(columns)

@@ -134,9 +134,8 @@ def _whole(
         looked = examine_reading(subject, reading, reading.conditions)
         doubts += dict.fromkeys(doubt for own in looked.values() for doubt in own)
         with subject.frozen():
-            for _, frames in score_blocks(subject, reading):
-                for slug, frame in frames.items():
-                    found[slug].append(frame)
+            for _, slug, frame in score_blocks(subject, reading):
+                found[slug].append(frame)
     for doubt in doubts:
         log.warning("%s", doubt)
     parts = [frame for frames in found.values() for frame in frames]

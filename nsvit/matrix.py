@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +114,11 @@ def _cells(folder: Path, reading: Reading, run: _Run, pictures: str) -> dict[str
     """The cells of one model on one reading."""
     subject = run.subject
     blocks = [len(rows) for rows in reading.blocks(subject.batch_size)]
+    batch_size = reading.batch_size(subject.batch_size)
     return {
         slug: cells.Cell(
             folder / f"seed{subject.seed}" / f"{slug}.parquet",
-            _made_from(slug, condition, run, pictures, blocks),
+            _made_from(slug, condition, run, pictures, [batch_size, blocks]),
             blocks,
         )
         for slug, condition in reading.conditions.items()
@@ -141,9 +143,8 @@ def _compute(
     count = len(reading.blocks(spec.batch_size))
     todo = [[slug for slug in wanted if number in missing[slug]] for number in range(count)]
     with subject.frozen():
-        for number, frames in score_blocks(subject, reading, todo):
-            for slug in list(frames):  # popped, so that no block outlives its turn
-                wanted[slug].put(number, frames.pop(slug), sidecars[slug])
+        for number, slug, frame in score_blocks(subject, reading, todo):
+            wanted[slug].put(number, frame, sidecars[slug])
     log.info("%s %s seed %d: %s", spec.model, spec.arm, subject.seed, ", ".join(wanted))
 
 
@@ -169,24 +170,29 @@ _CODE = (
 )
 _ATTACK_CODE = ("attacks", "runtime.py")
 
+#: Packages that an attack calls; torch and timm are in every cell.
+_ATTACK_PACKAGES = {"autoattack": ("pyautoattack",)}
+
 
 def _made_from(
-    slug: str, condition: ConditionConfig, run: _Run, pictures: str, blocks: Sequence[int]
+    slug: str, condition: ConditionConfig, run: _Run, pictures: str, batches: Sequence[Any]
 ) -> str:
     """A fingerprint of everything that a condition's records depend on, and of nothing else."""
-    subject = run.subject
-    attacked = condition.attack is not None
+    subject, attack = run.subject, condition.attack
+    packages = ("torch", "timm", *(_ATTACK_PACKAGES.get(attack.name, ()) if attack else ()))
     settings = {"set", "attack", "images", "restricted"}
     return digest(
         {
             "columns": [subject.name, subject.arm, subject.seed, subject.round, slug],
             "condition": condition.model_dump(mode="json", include=settings),
-            "batches": [subject.batch_size, list(blocks)],
+            "batches": batches,
             "pictures": pictures,
             "model": run.model,
             "source": run.sources.get(source_of(condition) or ""),
             "recipe": RECIPES["evaluate"],
-            "code": code_digest((*_CODE, *(_ATTACK_CODE if attacked else ()))),
+            "code": code_digest((*_CODE, *(_ATTACK_CODE if attack else ()))),
+            "packages": {name: version(name) for name in packages},
+            "device": subject.model.mean.device.type,
             "schema": artifacts.SCHEMA_VERSION,
         }
     )

@@ -1,8 +1,8 @@
 """What an evaluation reads, and with which models: plans, refusals, and what makes it doubtful.
 
-A reading is one set, or the first n pictures of it, with all conditions on exactly these pictures.
-Batches are formed over a reading's own pictures, so that no record depends on which other
-conditions there are.
+A reading is one set, or the first n pictures of it, with the conditions on exactly these pictures
+that cost alike. Batches are formed over a reading's own pictures, so that no record depends on
+which other conditions there are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -31,11 +31,18 @@ if TYPE_CHECKING:
 #: The `round` of a run's final model.
 FINAL = -1
 
-#: Batches in a block: after each block of a reading its rows can be put away.
+#: Batches in a block of light conditions; of heavy ones each batch is a block. After a block the
+#: rows of a condition can be put away.
 BLOCK_BATCHES = 20
 
-#: Pictures on which a model is examined before it is attacked.
-_EXAMINED = 8
+#: Pictures in a batch and block of an attack that takes each picture alone.
+ALONE_PICTURES = 5
+
+#: At most so many pictures, and at most a batch, on which a model is examined before an attack.
+EXAMINED = 50
+
+#: What a condition costs: a few passes per batch, many per batch, or many per picture.
+Cost = Literal["light", "heavy", "alone"]
 
 
 class Restricted(nn.Module):
@@ -83,10 +90,15 @@ class Reading:
     slug: str
     pictures: Pictures
     conditions: Mapping[str, ConditionConfig]
+    cost: Cost = "light"
 
-    def blocks(self, batch_size: int) -> list[range]:
-        """The rows of each block: `BLOCK_BATCHES` batches, the last one what is left."""
-        size = BLOCK_BATCHES * batch_size
+    def batch_size(self, wanted: int) -> int:
+        """Pictures in a batch, where a job wants so many."""
+        return min(wanted, ALONE_PICTURES) if self.cost == "alone" else wanted
+
+    def blocks(self, wanted: int) -> list[range]:
+        """The rows of each block, the last one what is left, where a job wants such batches."""
+        size = self.batch_size(wanted) * (BLOCK_BATCHES if self.cost == "light" else 1)
         total = len(self.pictures.image_set)
         return [range(k, min(k + size, total)) for k in range(0, total, size)]
 
@@ -94,14 +106,23 @@ class Reading:
 def plan_readings(
     sets: Mapping[str, ImageSet], conditions: Mapping[str, ConditionConfig]
 ) -> list[Reading]:
-    """One reading per set and number of pictures, in the order they are first named."""
-    groups: dict[tuple[str, int | None], dict[str, ConditionConfig]] = {}
+    """One reading per set, number of pictures and cost, in the order they are first named."""
+    groups: dict[tuple[str, int | None, Cost], dict[str, ConditionConfig]] = {}
     for slug, condition in conditions.items():
-        groups.setdefault((condition.set, condition.images), {})[slug] = condition
+        key = condition.set, condition.images, cost_of(condition)
+        groups.setdefault(key, {})[slug] = condition
     return [
-        Reading(slug, Pictures(_first(sets[slug], images)), group)
-        for (slug, images), group in groups.items()
+        Reading(slug, Pictures(_first(sets[slug], images)), group, cost)
+        for (slug, images, cost), group in groups.items()
     ]
+
+
+def cost_of(condition: ConditionConfig) -> Cost:
+    """What a condition costs, which says how often its rows are put away."""
+    attack = condition.attack
+    if attack is None or attack.name == "fgsm":
+        return "light"
+    return "alone" if attack.name == "autoattack" and not attack.together else "heavy"
 
 
 def _first(image_set: ImageSet, images: int | None) -> ImageSet:
@@ -249,7 +270,8 @@ def examine_reading(
         reading: from `plan_readings`.
         slugs: conditions of the reading; those without an attack have no doubts.
     """
-    views, few = Views(subject, reading), reading.pictures.part(0, _EXAMINED)
+    count = min(subject.batch_size, EXAMINED)
+    views, few = Views(subject, reading), reading.pictures.part(0, count)
     device = subject.model.mean.device
     looked: dict[tuple[bool, str | None], list[str]] = {}
     found = {}
@@ -261,7 +283,7 @@ def examine_reading(
         for source in dict.fromkeys((None, source_of(condition))):
             view = views.target(masked) if source is None else views.source(source, masked)
             if view is not None and (masked, source) not in looked:
-                ((images, labels),) = few.batches(_EXAMINED, device)
+                ((images, labels),) = few.batches(count, device)
                 doubts = examine(view, images, labels, view.where)
                 looked[masked, source] = [str(doubt) for doubt in doubts]
             own += looked.get((masked, source), [])

@@ -33,8 +33,8 @@ Scores = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def score_blocks(
     subject: Subject, reading: Reading, todo: Sequence[Iterable[str]] | None = None
-) -> Iterator[tuple[int, dict[str, pd.DataFrame]]]:
-    """The records of a reading, a block at a time.
+) -> Iterator[tuple[int, str, pd.DataFrame]]:
+    """The records of a reading, a block of a condition at a time, each as soon as it is computed.
 
     Args:
         subject: the model; keep it frozen meanwhile (`Subject.frozen`).
@@ -43,13 +43,13 @@ def score_blocks(
             block without any are not read.
 
     Yields:
-        The block's number, and a frame with `COLUMNS` for each of its conditions.
+        The block's number, a condition of it, and its frame with `COLUMNS`.
 
     Raises:
         NsvitError: logits are not finite.
     """
-    views, size = Views(subject, reading), subject.batch_size
-    blocks = reading.blocks(size)
+    views, size = Views(subject, reading), reading.batch_size(subject.batch_size)
+    blocks = reading.blocks(subject.batch_size)
     wanted = [list(reading.conditions if todo is None else todo[k]) for k in range(len(blocks))]
     total = sum(-(-len(rows) // size) for rows, slugs in zip(blocks, wanted, strict=True) if slugs)
     batches = _batches(subject, reading, wanted)
@@ -58,15 +58,10 @@ def score_blocks(
         conditions = {slug: reading.conditions[slug] for slug in wanted[number]}
         for slug, logits, distance in _logits(views, batch, conditions):
             found.setdefault(slug, []).append(_score(logits, batch.labels, distance))
-        if batch.last:
-            rows = reading.pictures.image_set.frame.iloc[blocks[number]]
-            frames = {
-                slug: _frame(rows, _joined(found[slug]), slug, condition, subject)
-                for slug, condition in conditions.items()
-            }
-            found = {}
-            yield number, frames
-            del frames
+            if batch.last:
+                rows = reading.pictures.image_set.frame.iloc[blocks[number]]
+                scores = _joined(found.pop(slug))
+                yield number, slug, _frame(rows, scores, slug, conditions[slug], subject)
 
 
 @dataclass(frozen=True)
@@ -82,8 +77,8 @@ class _Batch:
 def _batches(
     subject: Subject, reading: Reading, wanted: Sequence[Sequence[str]]
 ) -> Iterator[tuple[int, _Batch]]:
-    size, device = subject.batch_size, subject.model.mean.device
-    for number, rows in enumerate(reading.blocks(size)):
+    size, device = reading.batch_size(subject.batch_size), subject.model.mean.device
+    for number, rows in enumerate(reading.blocks(subject.batch_size)):
         if not wanted[number]:
             continue
         part = reading.pictures.part(rows.start, rows.stop)

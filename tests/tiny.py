@@ -22,10 +22,18 @@ KINDS = {
     "deit3": ("deit3_small_patch16_224", {}),
 }
 
+#: ViTs whose attention is not that of timm's VisionTransformer.
+OTHER_KINDS = {
+    "eva": ("eva02_tiny_patch14_224", {}),
+    "beit": ("beit_base_patch16_224", {}),
+    "cait": ("cait_xxs24_224", {}),
+    "relpos": ("vit_relpos_base_patch16_224", {}),
+}
+
 
 def tiny(kind: str = "average", seed: int = 0, **changes) -> PixelModel:
-    """A tiny model of one of `KINDS`, every weight random, in training mode as timm makes it."""
-    name, args = KINDS[kind]
+    """A tiny model of one of the kinds, every weight random, in training mode as timm makes it."""
+    name, args = (KINDS | OTHER_KINDS)[kind]
     with runtime.seeded("tiny", kind, seed), torch.no_grad():
         model = build(name, {**SMALL, **args, **changes}, MEAN, STD)
         for weight in model.parameters():

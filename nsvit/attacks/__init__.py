@@ -150,7 +150,7 @@ def refuse(
             if same_weights(pixel_model(model), other):
                 raise NsvitError("attack mi_fgsm: the source model has the target's own weights")
         elif config.name == "autoattack":
-            auto.check(classes)
+            auto.check(classes, config.parts)
     except NsvitError as error:
         raise NsvitError(f"{where}: {error}") from None
 

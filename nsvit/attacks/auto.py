@@ -7,7 +7,11 @@ not used: version 0.2.0 cannot read back the state that it writes (a set becomes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,10 +23,16 @@ from nsvit.attacks.steps import Context, Started, holds, seeds_for
 from nsvit.attacks.threat import ThreatModel
 from nsvit.errors import NsvitError
 
+log = logging.getLogger(__name__)
+
 #: The parts of the published standard version, in its order.
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-#: Fewer classes leave no targeted difference-of-logits-ratio loss.
-MIN_CLASSES = 4
+#: Classes that a part's loss needs: differences of logits are divided by that of the first and the
+#: third largest, for a target by that of the first and the mean of the third and the fourth.
+MIN_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
+#: Of the package; it says there what makes its result doubtful.
+_LOGGER = "auto-attack"
+_REFERENCE = " See flags_doc.md for details."
 #: Target classes of the standard version.
 TARGETS = 9
 
@@ -37,16 +47,19 @@ def start(
     )[0]
 
 
-def check(classes: int) -> None:
-    """Refuses AutoAttack where it cannot run.
+def check(classes: int, parts: Sequence[str] = STANDARD) -> None:
+    """Refuses AutoAttack where one of its parts cannot run.
 
     Raises:
-        NsvitError: there are too few classes.
+        NsvitError: there are too few classes; names the part.
     """
-    if classes < MIN_CLASSES:
-        raise NsvitError(
-            f"attack autoattack: {classes} classes; its targeted loss needs at least {MIN_CLASSES}"
-        )
+    for part in parts:
+        needed = MIN_CLASSES.get(part, 2)
+        if classes < needed:
+            raise NsvitError(
+                f"attack autoattack: {classes} classes; its part {part} needs at least {needed}: "
+                "leave it out of `parts`"
+            )
 
 
 def autoattack(
@@ -81,12 +94,12 @@ def autoattack(
         (B, 3, H, W) pixels in [0, 1] inside the threat model, and (B,) bool: broken.
 
     Raises:
-        NsvitError: the package is missing, or there are too few classes.
+        NsvitError: there are too few classes for one of the parts.
     """
     seeds = seeds_for(images, seeds)
     result, broken = images.clone(), ~holds(model, images, labels)
     model, columns = _finite(model, images)
-    check(len(columns))
+    check(len(columns), parts)
     left = torch.nonzero(~broken)[:, 0]
     if threat.radius == 0.0 or not len(left):
         return result, broken
@@ -94,11 +107,38 @@ def autoattack(
     y = torch.searchsorted(columns, labels[left])
     targets = min(targets, len(columns) - 1)
     size = len(left) if together else 1
+    said: Counter[str] = Counter()
     for rows, own in zip(left.split(size), y.split(size), strict=True):
         x, seed = images[rows], seeds[int(rows[0])] % 2**32
-        found, broken[rows] = _call(model, x, own, threat, seed, parts, steps, queries, targets)
+        with _hearing(said):
+            found, broken[rows] = _call(model, x, own, threat, seed, parts, steps, queries, targets)
         result[rows] = threat.project(x, found.to(x))
+    for text, calls in said.items():
+        log.warning("autoattack, %d of %d calls: %s", calls, -(-len(left) // size), text)
     return result, broken
+
+
+@contextmanager
+def _hearing(said: Counter[str]) -> Iterator[None]:
+    """Counts what the package warns of in one call, each text once, instead of showing it."""
+    logger, heard = logging.getLogger(_LOGGER), set()
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.add(record.getMessage().removesuffix(_REFERENCE))
+
+    ear, propagate = Ear(logging.WARNING), logger.propagate
+    logger.addHandler(ear)
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        heard |= {str(one.message) for one in caught}
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(ear)
+        said.update(heard)
 
 
 def _call(

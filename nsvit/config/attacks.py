@@ -102,7 +102,7 @@ class PatchFoolConfig(Section):
 
 
 class AutoAttackConfig(_Bounded):
-    """The AutoAttack ensemble (needs the extra `autoattack`)."""
+    """The AutoAttack ensemble."""
 
     name: Literal["autoattack"]
     parts: tuple[Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"], ...] = Field(

@@ -7,13 +7,11 @@ import torch
 from torch import nn
 
 from nsvit.attacks import ThreatModel, attack
-from nsvit.attacks.auto import autoattack
+from nsvit.attacks.auto import autoattack, check
 from nsvit.errors import NsvitError
 from nsvit.models import frozen
 from nsvit.scoring import Restricted
 from tests.small import SIZE, small_vit
-
-pytest.importorskip("pyautoattack")
 
 CHEAP = {"steps": 6, "queries": 20}
 
@@ -76,6 +74,48 @@ def test_excluded_classes_are_no_targets() -> None:
 
 def test_too_few_classes_are_refused() -> None:
     images, labels = predicted(small_vit())
-    with pytest.raises(NsvitError, match=r"3 classes.*at least 4"):
+    with pytest.raises(NsvitError, match=r"3 classes.*apgd-t needs at least 4"):
         model = small_vit(classes=3)
         attack(model, images, labels % 3, ThreatModel(0.1), "autoattack")
+
+
+@pytest.mark.parametrize(
+    ("part", "classes"),
+    [("apgd-ce", 2), ("apgd-dlr", 3), ("apgd-t", 4), ("fab", 2), ("fab-t", 2), ("square", 2)],
+)
+def test_each_part_runs_with_as_few_classes_as_it_needs_and_is_refused_with_fewer(
+    part: str, classes: int
+) -> None:
+    model = small_vit(classes=classes)
+    images, labels = predicted(model, 4)
+    found = attack(
+        model, images, labels, ThreatModel(16 / 255), "autoattack", parts=[part], **CHEAP
+    )
+    assert torch.isfinite(found.images).all()
+    assert (found.images != images).any() or part.startswith("fab")
+    check(classes, [part])
+    with pytest.raises(NsvitError, match=f"{classes - 1} classes.*{part} needs at least {classes}"):
+        check(classes - 1, [part])
+
+
+class Stuck(nn.Module):
+    """Logits that no pixel changes: every gradient is zero."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[9.0, 1.0, 0.0, 2.0]]) + 0 * images.sum((1, 2, 3))[:, None]
+
+
+def test_what_the_package_warns_of_is_logged_once(caplog, recwarn) -> None:
+    images, labels = torch.rand(3, 3, SIZE, SIZE), torch.zeros(3, dtype=torch.long)
+    attack(Stuck(), images, labels, ThreatModel(0.1), "autoattack", parts=["apgd-dlr"], steps=3)
+    (said,) = [one.getMessage() for one in caplog.records if "zero gradient" in one.getMessage()]
+    assert said.startswith("autoattack, 3 of 3 calls: there are 1 points with zero gradient")
+    assert {one.name for one in caplog.records if one.levelname == "WARNING"} == {
+        "nsvit.attacks.auto"
+    }
+    assert "flags_doc" not in caplog.text and not recwarn.list
+    caplog.clear()
+    model = small_vit()
+    images, labels = predicted(model, 3)
+    attack(model, images, labels, ThreatModel(0.1), "autoattack", parts=["apgd-dlr"], steps=3)
+    assert not caplog.records, "the test needs a model that gives no reason to warn"

@@ -26,13 +26,15 @@ from nsvit.models import PixelModel, save_local_dir, save_model
 from nsvit.records import read_doubts, read_records, read_scores
 from nsvit.scoring import COLUMNS
 from nsvit.specs import EvaluateSpec, ScanSpec
+from nsvit.statistics import checks
 from tests.small import MEAN, STD, image_tree, small_vit
 
 ROOT = Path(__file__).parents[2]
 FGSM = {"name": "fgsm", "radius": "4/255"}
 PGD = {"name": "pgd", "radius": "4/255", "steps": 2}
 
-#: 20 pictures in batches of 4, two batches in a block: blocks of 8, 8 and 4.
+#: 20 pictures in batches of 4, two batches in a block: blocks of 8, 8 and 4. Heavy attacks have
+#: one batch in a block: of 5 pictures blocks of 4 and 1.
 CONDITIONS = {
     "clean": {"set": "val"},
     "fgsm": {"set": "val", "attack": FGSM},
@@ -118,7 +120,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 ALL = {f"{seed}/{slug}/{k}" for seed in (0, 2) for slug in ("clean", "fgsm") for k in range(3)}
-ALL |= {"0/pgd_5/0", "2/pgd_5/0"}
+ALL |= {f"{seed}/pgd_5/{k}" for seed in (0, 2) for k in range(2)}
 
 
 # --- what is written ------------------------------------------------------------------------
@@ -264,6 +266,17 @@ def code(*changed: str) -> Callable:
     return change
 
 
+def upgraded(*changed: str) -> Callable:
+    def change(job: Job, monkeypatch) -> dict:
+        original = matrix.version
+        monkeypatch.setattr(
+            matrix, "version", lambda name: original(name) + ("1" if name in changed else "")
+        )
+        return {}
+
+    return change
+
+
 def settings(**changed: dict) -> Callable:
     return lambda *_: {"conditions": conditions(**{**CONDITIONS, **changed})}
 
@@ -280,6 +293,9 @@ ATTACKED = {name for name in EVERY if "clean" not in name}
         (another_picture, EVERY),
         (fewer_pictures, {name for name in EVERY if "pgd_5" not in name}),
         (another_recipe, EVERY),
+        (upgraded("torch"), EVERY),
+        (upgraded("timm"), EVERY),
+        (upgraded("pyautoattack"), set()),
         (code("attacks"), ATTACKED),
         (code("scoring.py"), EVERY),
         (lambda *_: {"batch_size": 3}, EVERY),
@@ -299,6 +315,26 @@ def test_a_cell_is_made_again_where_what_it_depends_on_changed(
     computed.clear()
     job.run(**change(job, monkeypatch))
     assert {"seed" + name.rsplit("/", 1)[0] for name in computed} == made_again
+
+
+def test_another_pyautoattack_makes_its_cells_again(
+    job: Job, computed: list[str], monkeypatch
+) -> None:
+    wanted = {"seeds": (0,), "conditions": conditions(**HEAVY)}
+    job.run(**wanted)
+    computed.clear()
+    job.run(**upgraded("pyautoattack")(job, monkeypatch), **wanted)
+    assert {name.split("/")[1] for name in computed} == {"auto", "auto_together"}
+
+
+def test_cells_of_another_device_are_made_again(job: Job) -> None:
+    subject = readings.Subject.of(small_vit(), job.spec, 0, readings.FINAL, {})
+    ((reading),) = readings.plan_readings(job.sets, {"clean": job.spec.conditions["clean"]})
+    run = matrix._Run(Path("m"), subject, "hash", {})
+    here = matrix._cells(job.folder, reading, run, "pictures")["clean"].fingerprint
+    subject.model.to("meta")
+    there = matrix._cells(job.folder, reading, run, "pictures")["clean"].fingerprint
+    assert here != there
 
 
 def test_other_weights_of_the_source_make_a_transfer_attack_again(
@@ -368,6 +404,60 @@ def test_an_interrupted_job_continues_to_the_same_bytes(
     assert not any(".parts" in name for name in again)
 
 
+AUTO = {"name": "autoattack", "radius": "4/255", "parts": ["apgd-ce"], "steps": 1}
+
+#: 11 pictures: heavy blocks of 4, 4 and 3, and alone (readings.ALONE_PICTURES = 2) six of 2 or 1.
+HEAVY = {
+    "clean": {"set": "val", "images": 11},
+    "pgd": {"set": "val", "images": 11, "attack": PGD},
+    "patch": {"set": "val", "images": 11, "attack": {"name": "patch_fool", "steps": 1}},
+    "auto": {"set": "val", "images": 11, "attack": AUTO},
+    "auto_together": {"set": "val", "images": 11, "attack": {**AUTO, "together": True}},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "stop", "again"),
+    [
+        # In the second batch; the first block of every heavy condition is kept.
+        ("pgd", 2, {"pgd": 7, "patch": 7, "auto_together": 7, "auto": 11}),
+        # The second condition of a batch: the first one's block is kept, and what came before.
+        ("patch_fool", 2, {"pgd": 3, "patch": 7, "auto_together": 7, "auto": 11}),
+        # Attacked one by one: only the block of two is lost.
+        ("autoattack", 3 + 6, {"auto": 1}),
+    ],
+)
+def test_what_a_stopped_attack_had_finished_is_kept(
+    job: Job, monkeypatch, name: str, stop: int, again: dict[str, int]
+) -> None:
+    monkeypatch.setattr(readings, "ALONE_PICTURES", 2)
+    wanted = {"seeds": (0,), "conditions": conditions(**HEAVY)}
+    expected = contents(job.run("whole", **wanted))
+    start, calls = nsvit.attacks.ATTACKS[name], [0]
+
+    def failing(*args):
+        calls[0] += 1
+        if calls[0] == stop:
+            raise Stopped
+        return start(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(nsvit.attacks.ATTACKS, name, failing)
+        with pytest.raises(Stopped):
+            job.run(**wanted)
+    assert not (job.folder / "out/main.all.json").exists()
+    pictures: dict[str, int] = {}
+    original = scoring._frame
+
+    def counted(rows, scores, slug, *args):
+        pictures[slug] = pictures.get(slug, 0) + len(rows)
+        return original(rows, scores, slug, *args)
+
+    monkeypatch.setattr(scoring, "_frame", counted)
+    assert contents(job.run(**wanted)) == expected
+    assert pictures == again
+
+
 KILLED = """
 import os, signal, sys
 import pyarrow.parquet as pq
@@ -400,7 +490,9 @@ def test_a_killed_job_continues_to_the_same_bytes(job: Job, computed: list[str])
     assert "main.all.json" not in left and any(".fgsm.parquet." in name for name in left)
     computed.clear()
     assert contents(job.run()) == expected
-    assert {name for name in computed if name.startswith("0")} == {"0/fgsm/2", "0/pgd_5/0"}
+    assert {name for name in computed if name.startswith("0")} == {
+        *("0/fgsm/2", "0/pgd_5/0", "0/pgd_5/1")
+    }
 
 
 def cut(content: bytes) -> bytes:
@@ -480,6 +572,37 @@ def test_doubts_are_kept_in_cells_and_manifest(job: Job, monkeypatch, caplog) ->
     listed = artifacts.read_json(manifest)["doubts"]
     assert stored["fgsm"][0] in listed and listed == read_doubts([manifest])
     assert len(listed) == len(set(listed))
+
+
+def test_comparing_cells_finds_what_comparing_all_records_at_once_does(
+    job: Job, monkeypatch
+) -> None:
+    for name in ("pgd", "cw"):  # attacks that do nothing
+        monkeypatch.setitem(nsvit.attacks.ATTACKS, name, lambda model, x, *_: lambda threat: x)
+    other = image_tree(job.folder / "data/other", per_class=3, seed=3, name="other")
+    job.sets["other"] = other
+    large = {**FGSM, "radius": "8/255"}
+    wanted = {
+        f"{kind}_{set_}": {"set": set_, "attack": attack}
+        for kind, attack in {
+            "fgsm": FGSM, "large": large, "pgd": PGD, "pgd_8": {**PGD, "radius": "8/255"},
+            "cw": {"name": "cw", "radius": 0.5},
+        }.items()
+        for set_ in ("other", "val")
+    }  # fmt: skip
+    wanted["pgd_7"] = {"set": "val", "images": 7, "attack": PGD}
+    manifest = job.run(conditions=conditions(**wanted))
+    at_once = []
+    for seed in job.spec.seeds:
+        records = read_records([manifest], COLUMNS)
+        at_once += checks.doubts(records[records["seed"] == seed])
+    found = read_doubts([manifest])
+    assert found == [str(doubt) for doubt in at_once] and len(found) >= 4
+    listed, _ = cells.read_manifest(manifest)
+    group = [cell for cell in listed if cell.run[2] == 0 and cell.set == "val"]
+    frame = cells._checked(group)
+    assert len(frame) == 5 * 20 + 7
+    assert frame.memory_usage(index=False, deep=True).sum() < 40 * len(frame) + 5000
 
 
 def test_attacks_of_different_jobs_are_compared(job: Job, monkeypatch) -> None:

@@ -17,7 +17,7 @@ from nsvit.attacks.patch_fool import (
 )
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, build, frozen
-from tests.tiny import KINDS, MEAN, STD, tiny
+from tests.tiny import KINDS, MEAN, OTHER_KINDS, STD, tiny
 
 FREE = ThreatModel(1.0)
 
@@ -54,6 +54,32 @@ def test_changes_only_the_most_attended_patch_of_any_vit(kind: str) -> None:
     assert torch.equal(changed.any(2).sum(1), torch.ones(len(images), dtype=torch.long))
     assert torch.equal(changed.any(2).float().argmax(1), attended.argmax(1))
     assert changed.float().amax(1).mean() > 0.95
+
+
+@pytest.mark.parametrize("mode", ["ce", "attention"])
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_one_patch_of_vits_with_another_attention_and_none_of_it_is_left_behind(
+    kind: str, mode: str
+) -> None:
+    model = tiny(kind)
+    images, labels = predicted(model)
+    before = [getattr(module, "fused_attn", None) for module in attentions(model)]
+    with frozen(model), torch.no_grad():
+        logits = model(images)
+        with reading_attention(model) as maps:
+            assert torch.allclose(model(images), logits, atol=1e-3, rtol=1e-3)
+            assert {tuple(one.shape[:2]) for one in maps} == {(8, 2)}
+        (chosen,) = choose(model, images, labels, 1, 1)[0].T
+    settings = {"layer": 1, "steps": 3, "mode": mode, "early_exit": False}
+    found = attack(model, images, labels, FREE, "patch_fool", **settings).images
+    changed = (found != images).any(1).view(-1, 4, 8, 4, 8).permute(0, 1, 3, 2, 4)
+    changed = changed.reshape(len(images), 16, 64).float().mean(2)
+    assert torch.equal((changed > 0).sum(1), torch.ones(len(images), dtype=torch.long))
+    assert torch.equal(changed.argmax(1), chosen) and changed.amax(1).mean() > 0.9
+    assert [getattr(module, "fused_attn", None) for module in attentions(model)] == before
+    assert not any(module.attn_drop._forward_hooks for module in attentions(model))
+    with frozen(model), torch.no_grad():
+        assert torch.equal(model(images), logits)
 
 
 def test_layers_beyond_the_depth_mean_the_last_block() -> None:
