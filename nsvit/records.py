@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from nsvit.statistics import add_robust, picture_scores
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nsvit.config import ConditionConfig
     from nsvit.specs import TableSpec
 
 #: What every table and figure is made from.
@@ -36,7 +37,10 @@ Paths = Sequence[str | Path]
 
 
 def read_records(
-    paths: Paths, columns: Sequence[str] = COLUMNS, kind: str = "records"
+    paths: Paths,
+    columns: Sequence[str] = COLUMNS,
+    kind: str = "records",
+    conditions: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """The records of several files as one frame; texts are pandas categories.
 
@@ -44,12 +48,15 @@ def read_records(
         paths: parquet files of that kind, or manifests (`*.json`), which stand for their cells.
         columns: the columns to read.
         kind: "records" or another kind of parquet file.
+        conditions: of manifests read only the cells of these.
 
     Raises:
         NsvitError: a file is missing, half-written, of another kind, not the one that its
             manifest lists, or there is none.
     """
-    frames = [artifacts.read_parquet(path, kind, list(columns))[0] for path in _files(paths)]
+    frames = [
+        artifacts.read_parquet(path, kind, list(columns))[0] for path in _files(paths, conditions)
+    ]
     if not frames:
         raise NsvitError(f"no {kind} files were given")
     return _joined(frames, columns)
@@ -122,7 +129,13 @@ def read_table_scores(records: pd.DataFrame | Paths, spec: TableSpec) -> pd.Data
             raise NsvitError(
                 f"records name {key} {', '.join(odd)}; the config has {', '.join(among)}"
             )
-    return add_robust(scores, {slug: one.conditions for slug, one in spec.robust.items()})
+    robust = {slug: one.conditions for slug, one in spec.robust.items()}
+    return add_robust(scores, robust, images_of(spec.conditions))
+
+
+def images_of(conditions: Mapping[str, ConditionConfig]) -> dict[str, int]:
+    """How many pictures conditions are run on at most; those that have all are left out."""
+    return {slug: one.images for slug, one in conditions.items() if one.images is not None}
 
 
 def _chunks(paths: Paths, conditions: Collection[str] | None) -> Iterator[pd.DataFrame]:

@@ -179,6 +179,11 @@ class TableSpec(Section):
         own = self.conditions[condition]
         return model in (own.models or (model,)) and arm in (own.arms or (arm,))
 
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """The arms whose weights are the starting ones."""
+        return tuple(slug for slug, arm in self.arms.items() if arm.kind == "none")
+
     def averaged(self, model: str, *arms: str) -> tuple[str, ...]:
         """The conditions of the Average: those that count and that all of these arms have."""
         return tuple(
@@ -207,6 +212,11 @@ class AccuracySpec(Section):
     against: tuple[Slug, ...] = ()
     statistics: c.StatisticsConfig
 
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """The arms whose weights are the starting ones."""
+        return tuple(slug for slug, arm in self.arms.items() if arm.kind == "none")
+
     def runs(self) -> list[tuple[str, str]]:
         """Every (model, arm) of the table."""
         return [
@@ -215,6 +225,19 @@ class AccuracySpec(Section):
             for slug, arm in self.arms.items()
             if arm.models is None or model in arm.models
         ]
+
+
+def of_everything(spec: TableSpec) -> AccuracySpec:
+    """A table of all rows and columns, as doubts are looked up in."""
+    return AccuracySpec(
+        title="",
+        models=spec.models,
+        arms=spec.arms,
+        columns=(*spec.conditions, *spec.robust),
+        conditions=spec.conditions,
+        robust=spec.robust,
+        statistics=spec.statistics,
+    )
 
 
 class PlanSpec(Section):

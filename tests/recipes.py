@@ -21,6 +21,7 @@ _TRAIN = ("data/augment.py", "training.py", *_PICTURES)
 _NOISE = ("models.py", "noise.py", *_PICTURES)
 _ATTACKS = tuple(f"attacks/{name}.py" for name in ("pgd", "steps", "threat", "training"))
 _ACCURACY = ("tables/accuracy.py", "tables/accuracy_notes.py", "tables/accuracy_sheet.py")
+_DOUBTED = ("tables/accuracy.py", "tables/accuracy_notes.py")
 _SCORES = ("attacks", "readings.py", "scoring.py", "models.py", *_PICTURES)
 _TABLES = ("cells.py", "records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
 _STUDY = ("comparison.py", *_NOISE)
@@ -61,13 +62,18 @@ CODE: dict[str, tuple[str, ...]] = {
     "evaluate": ("cells.py", "matrix.py", *_SCORES),
     "dynamics": ("evaluation.py", *_SCORES),
     "table": (*_ACCURACY, "paper", *_TABLES),
-    "table_claims": ("claims", "paper", "tables/claims.py", "tables/paired.py", *_TABLES),
+    "table_claims": (
+        *("claims", "paper", "tables/claims.py", "tables/paired.py"),
+        *_DOUBTED,
+        *_TABLES,
+    ),
     "table_cost": ("tables/cost.py", *_TABLES),
     "table_influence": ("tables/influence.py", "tables/noises.py", *_TABLES),
     "table_lambda": (*_NOISE_TABLES, *_TABLES),
     "table_closure": (*_NOISE_TABLES, *_TABLES),
     "table_nullity": ("tables/nullity.py", *_TABLES),
-    "table_paired": ("tables/paired.py", *_TABLES),
+    "table_paired": ("tables/paired.py", *_DOUBTED, *_TABLES),
+    "table_attacks": ("tables/attacks.py", *_DOUBTED, *_TABLES),
     "figure_nullspace": ("figures/nullspace.py", "figures/style.py"),
     "figure_influence": ("figures/influence.py", "figures/style.py"),
     "figure_claims": ("claims/verdicts.py", "figures/forest.py", "figures/style.py"),

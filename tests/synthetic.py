@@ -123,6 +123,8 @@ def run_records(
             "correct": correct.ravel(),
             "confidence": np.float32(0.7),
             "label_probability": np.float32(0.5),
+            "norm": "linf" if condition.attack else "",
+            "distance": np.float32(0.5),
         }
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nsvit import paper, statistics
 from nsvit.claims.evidence import Evidence
@@ -46,6 +46,9 @@ class Row:
         margin: of equivalence; NaN for other tests.
         n: pictures (lambdas, for tau).
         seeds: seeds or draws.
+        row: slug of the first arm; "" for studies and what was not found.
+        versus: slug of the second.
+        note: what a test that was made leaves out.
     """
 
     claim: str
@@ -65,6 +68,9 @@ class Row:
     margin: float = NAN
     n: int | None = None
     seeds: int | None = None
+    row: str = ""
+    versus: str = ""
+    note: str = ""
 
 
 class NotTested(Exception):
@@ -115,6 +121,7 @@ def _contrast_row(
         )
         text = f"{spec.arms[first].label} − {spec.arms[second].label}: {label}"
         row = Row(claim.id, model, text, column=slug, printed=printed, paper=effect)
+        row = replace(row, row=first, versus=second)
         return _judged(row, claim, _compared(evidence, model, first, second, conditions))
     except (NotTested, NsvitError) as why:
         return Row(**{**vars(row), "reason": str(why)})
@@ -125,7 +132,10 @@ def _compared(
 ) -> Comparison:
     if isinstance(evidence.records, str):
         raise NotTested(evidence.records)
-    found = statistics.compare(evidence.records, (model, first), (model, second), conditions)
+    untrained = evidence.spec.untrained
+    found = statistics.compare(
+        evidence.records, (model, first), (model, second), conditions, untrained=untrained
+    )
     if found is None:
         raise NotTested(
             f"{model}: the records have no common seed of {first} and {second} with these columns"
@@ -148,7 +158,9 @@ def measured(row: Row, found: Comparison, **more: float) -> Row:
     numbers = {k: 100.0 * getattr(found, k) for k in ("effect", "low", "high", "detectable")}
     own = {"p": found.p, "holds": found.effect > 0, "n": found.n, "seeds": found.seeds}
     reason = "nothing varies between pictures or seeds" if math.isnan(found.p) else ""
-    return Row(**{**vars(row), **numbers, **own, "reason": reason, **more})  # type: ignore[arg-type]
+    note = "one seed, and no arm has several: of runs, not of methods"
+    texts = {"reason": reason, "note": note if found.unknown_spread else ""}
+    return Row(**{**vars(row), **numbers, **own, **texts, **more})  # type: ignore[arg-type]
 
 
 def within(found: Comparison, margin: float, below: bool) -> tuple[float, bool]:

@@ -22,7 +22,7 @@ VERDICTS = (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED)
 COLUMNS = [
     *("claim", "level", "model", "title", "where", "origin", "comparison", "column", "unit"),
     *("printed", "paper", "effect", "low", "high", "p", "p_holm", "detectable", "margin"),
-    *("n", "seeds", "verdict", "reason"),
+    *("n", "seeds", "verdict", "reason", "row", "versus", "note"),
 ]
 
 
@@ -41,7 +41,8 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     Returns:
         Columns `COLUMNS`; `level` is "test", "model" (all tests of a claim on a model) or
         "claim". Numbers belong to tests. `reason` says why something was not tested, and for
-        models and claims how the tests came out.
+        models and claims how the tests came out. `row` and `versus` are the arms of a test,
+        `note` what it leaves out.
     """
     import pandas as pd
 
@@ -62,7 +63,7 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
             mine = [test for test in own if test["model"] == model]
             out += [{**facts, "level": "model", "model": model, **_together(mine)}, *mine]
     frame = pd.DataFrame(out, columns=COLUMNS)
-    texts = ["comparison", "column", "unit", "printed"]
+    texts = ["comparison", "column", "unit", "printed", "row", "versus", "note"]
     return frame.fillna(dict.fromkeys(texts, "")).astype({"n": "Int64", "seeds": "Int64"})
 
 

@@ -32,6 +32,7 @@ from nsvit.config.evaluation import (
     StatisticsConfig,
     TableConfig,
     attack_series,
+    clean_on,
 )
 from nsvit.config.experiment import Experiment, describe, load, schema_text, validate
 from nsvit.config.method import (
@@ -83,6 +84,7 @@ __all__ = [
     "TransferConfig",
     "Triple",
     "attack_series",
+    "clean_on",
     "describe",
     "load",
     "local_dir",

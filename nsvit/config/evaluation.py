@@ -67,7 +67,7 @@ class EvaluateConfig(Section):
 
 
 #: Tables that have a rule of their own; `tables` cannot use their names.
-OWN_TABLES = ("claims", "closure", "cost", "influence", "lambda", "nullity", "paired")
+OWN_TABLES = ("attacks", "claims", "closure", "cost", "influence", "lambda", "nullity", "paired")
 
 
 class TableConfig(Section):
@@ -154,11 +154,11 @@ def attack_series(
     for by_radius in found.values():
         if len(by_radius) > 1:
             slugs = tuple(by_radius[radius] for radius in sorted(by_radius))
-            series.append((slugs, _clean_on(conditions, conditions[slugs[0]])))
+            series.append((slugs, clean_on(conditions, conditions[slugs[0]])))
     return series
 
 
-def _clean_on(conditions: Mapping[str, ConditionConfig], attacked: ConditionConfig) -> Slug | None:
+def clean_on(conditions: Mapping[str, ConditionConfig], attacked: ConditionConfig) -> Slug | None:
     """The clean condition with all the pictures of an attacked one."""
     for slug, condition in conditions.items():
         same = (condition.set, condition.restricted) == (attacked.set, attacked.restricted)

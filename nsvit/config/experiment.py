@@ -108,6 +108,12 @@ class Experiment(Section):
                 f"{key}.metric: mce divides by AlexNet's errors on ImageNet's 1000 classes; "
                 f"data.classes is {self.data.classes!r}: use corruption_error"
             )
+        if condition.metric == "mce" and self.data.sets[condition.set].restrict:
+            raise ValueError(
+                f"{key}.metric: AlexNet's errors are among all 1000 classes, but "
+                f"data.sets.{condition.set}.restrict leaves some out: set it to false or use "
+                "corruption_error"
+            )
         if isinstance(condition.attack, MiFgsmConfig):
             _need((condition.attack.source,), self.evaluate.sources, f"{key}.attack.source")
 
@@ -121,6 +127,16 @@ class Experiment(Section):
             raise ValueError(f"{key}: corruption errors have no robust accuracy")
         if len({one.set for one in members}) > 1:
             raise ValueError(f"{key}: its conditions need the same `set`")
+        if len({one.restricted for one in members}) > 1:
+            raise ValueError(
+                f"{key}: its conditions need the same `restricted`; a picture is right among the "
+                "same classes in all of them"
+            )
+        if all(one.attack is not None for one in members):
+            raise ValueError(
+                f"{key}: none of its conditions is without an attack; robust accuracy counts "
+                "pictures that are right before the attacks too: add the clean one"
+            )
 
     def _table_is_sound(self, slug: str, table: TableConfig) -> None:
         key = f"tables.{slug}"

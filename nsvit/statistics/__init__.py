@@ -6,7 +6,13 @@ all runs at once. `robust`: several attacks at once. `paired`: two rows of a tab
 other. `hypotheses`: McNemar, Holm.
 """
 
-from nsvit.statistics.bootstrap import Estimate, bootstrap_interval, bootstrap_means, percentiles
+from nsvit.statistics.bootstrap import (
+    Estimate,
+    bootstrap_interval,
+    bootstrap_means,
+    percentiles,
+    seed_weights,
+)
 from nsvit.statistics.corruption import (
     ALEXNET_ERRORS,
     corruption_errors,
@@ -40,6 +46,7 @@ __all__ = [
     "picture_scores",
     "resample",
     "robust_accuracy",
+    "seed_weights",
     "summarise",
     "wilson_interval",
 ]

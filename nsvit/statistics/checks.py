@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: An attack further right contains or outdoes those to its left at the same norm and radius.
 STRENGTH = ("fgsm", "pgd", "autoattack")
 
+#: Contradictions of fewer samples are never told.
+_FEWEST = 2
+
 #: What belongs to one model on one set.
 _RUN = ["model", "arm", "seed", "round", "set"]
 
@@ -33,6 +36,7 @@ _PLACES = (
     re.compile(
         r"model '(?P<model>\w+)' \(arm (?P<arm>\w+), seed (?P<seed>\d+)\) on set '(?P<set>\w+)'"
     ),
+    re.compile(r"source model '(?P<source>\w+)' on set '(?P<set>\w+)'"),
 )
 
 
@@ -66,29 +70,34 @@ class Doubt:
         return asdict(self)
 
     def place(self) -> Place | None:
-        """What it is about, where `where` names a run."""
+        """What it is about, where `where` names a run or a source model."""
         for pattern in _PLACES:
             if match := pattern.fullmatch(self.where):
                 found = match.groupdict()
                 return Place(
-                    model=found["model"],
-                    arm=found["arm"],
-                    seed=int(found["seed"]),
+                    model=found.get("model", ""),
+                    arm=found.get("arm", ""),
+                    seed=int(found.get("seed", -1)),
                     set=found["set"],
                     condition=found.get("condition") or "",
+                    source=found.get("source", ""),
                 )
         return None
 
 
 @dataclass(frozen=True)
 class Place:
-    """The cell of a doubt; without a condition it is about every attack on the set."""
+    """The cell of a doubt; without a condition it is about every attack on the set.
+
+    With a source model it is about the attacks on the set that follow it, of every run.
+    """
 
     model: str
     arm: str
     seed: int
     set: str
     condition: str
+    source: str = ""
 
 
 def doubts(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
@@ -96,7 +105,8 @@ def doubts(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
 
     Args:
         records: with the columns of `nsvit.scoring.COLUMNS`.
-        tolerance: a fraction of the samples; smaller contradictions are left to chance.
+        tolerance: a fraction of the samples; contradictions of no more than that, or of a single
+            sample, are left to chance.
     """
     return weaker_than_smaller(records, tolerance) + rising_with_radius(records, tolerance)
 
@@ -112,8 +122,8 @@ def weaker_than_smaller(records: pd.DataFrame, tolerance: float = 0.005) -> list
             ranked = sorted(_conditions(same), key=lambda one: STRENGTH.index(one[1]))
             for position, (weak, weak_name, weak_correct) in enumerate(ranked):
                 for strong, strong_name, strong_correct in ranked[position + 1 :]:
-                    excess = _excess(strong_correct, weak_correct)
-                    if strong_name != weak_name and excess > tolerance:
+                    excess = _excess(strong_correct, weak_correct, tolerance)
+                    if strong_name != weak_name and excess:
                         text = (
                             f"{strong_name} ({strong}) leaves {100 * excess:.1f} points more "
                             f"accuracy than {weak_name} ({weak}) at the same radius: too few "
@@ -135,8 +145,8 @@ def rising_with_radius(records: pd.DataFrame, tolerance: float = 0.005) -> list[
             bounded = [one for one in _conditions(same) if np.isfinite(sizes[one[0]])]
             ordered = sorted(bounded, key=lambda one: sizes[one[0]])
             for (small, _, small_correct), (large, _, large_correct) in pairwise(ordered):
-                excess = _excess(large_correct, small_correct)
-                if sizes[large] > sizes[small] and excess > tolerance:
+                excess = _excess(large_correct, small_correct, tolerance)
+                if sizes[large] > sizes[small] and excess:
                     text = (
                         f"{attack} leaves {100 * excess:.1f} points more accuracy than at the "
                         f"smaller radius of {small}: the step overshoots, or gradients mislead"
@@ -228,9 +238,14 @@ def _conditions(rows: pd.DataFrame) -> list[tuple[str, str, pd.Series]]:
     ]
 
 
-def _excess(stronger: pd.Series, weaker: pd.Series) -> float:
-    """By how much the first is more accurate than the second, on common samples."""
+def _excess(stronger: pd.Series, weaker: pd.Series, tolerance: float) -> float:
+    """By how much the first is more accurate on common samples; 0 where chance may have done it.
+
+    Counted in samples: one more is chance whatever its fraction is, and no fraction is rounded.
+    """
     common = stronger.index.intersection(weaker.index)
-    if not len(common):
+    more = int(stronger.loc[common].sum()) - int(weaker.loc[common].sum())
+    # The allowance only matters where the tolerance is a whole number of samples.
+    if more < _FEWEST or more <= tolerance * len(common) + 1e-6:
         return 0.0
-    return float(stronger.loc[common].mean()) - float(weaker.loc[common].mean())
+    return more / len(common)

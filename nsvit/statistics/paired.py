@@ -8,8 +8,8 @@ freedom; one run against one run on one 0/1 column is tested by McNemar's mid-p 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
@@ -45,6 +45,8 @@ class Comparison:
         detectable: the smallest true effect that would be found with 80 % power at this
             standard error and the uncorrected level.
         test: which test made p.
+        unknown_spread: an arm that is trained has one seed, and no arm has several that would
+            say how much seeds differ: the effect is of these runs, not of the methods.
     """
 
     effect: float
@@ -57,6 +59,7 @@ class Comparison:
     df: float
     detectable: float
     test: Literal["t", "mcnemar"]
+    unknown_spread: bool = False
 
     def above(self, bound: float) -> float:
         """One-sided p-value (by t) of "the true effect is at most `bound`"."""
@@ -74,6 +77,7 @@ def compare(
     versus: tuple[str, str],
     conditions: Sequence[str],
     number: int = -1,
+    untrained: Collection[str] = (),
 ) -> Comparison | None:
     """The difference row - versus on one column, or on the mean of several (Average).
 
@@ -86,13 +90,13 @@ def compare(
     then, which would make the smallest p-values, those that survive a correction, too small by
     an order of magnitude (simulated). It is therefore not taken below the mean variance of such
     differences over all arms and models of the same column (`seed_floor`). Seeds are paired by
-    number; an arm with one seed is compared with every seed of the other.
+    number; an arm with one seed is compared with every seed of the other. If that arm is trained,
+    its seed is one of many: the mean variance between seeds of single values counts once more.
 
-    Limits: with one seed on both sides the seed variance is unknown and taken as zero, so that
-    the result speaks of these two runs, not of the two methods. Where one arm has a single seed
-    the spread over its seeds is not counted, which is right only for an arm that is not trained.
-    With two seeds the degrees of freedom fall towards one where seeds differ more than pictures
-    do, and intervals get wide.
+    Limits: where an arm that is trained has one seed and no arm has several, the variance between
+    seeds is unknown and taken as zero (`unknown_spread`). Else the one seed is taken to vary as
+    the others do on average. With two seeds the degrees of freedom fall towards one where seeds
+    differ more than pictures do, and intervals get wide.
 
     Args:
         resampled: from `resample`, with both rows.
@@ -100,6 +104,7 @@ def compare(
         versus: (model, arm).
         conditions: slugs, weighted equally.
         number: the round, -1 for finished runs.
+        untrained: arms that have no seeds to vary (kind `none`).
 
     Returns:
         None if the two have no (pair of) seeds with all the conditions.
@@ -127,11 +132,13 @@ def compare(
     replicates = sign * (resampled.replicates[:, first] - resampled.replicates[:, second])
     pictures = float(np.nanvar(replicates.mean(axis=(1, 2)), ddof=1))
     pictures = max(pictures, _one_picture(resampled, first[0], errors[0]))
-    single = 1 in (len(resampled.seeds(group, conditions)) for group in groups)
-    floor = seed_floor(resampled, conditions, number, single) if len(each_seed) > 1 else None
+    alone = [g[1] for g in groups if len(resampled.seeds(g, conditions)) == 1]
+    floor = seed_floor(resampled, conditions, number, bool(alone))
+    more = sum(arm not in untrained for arm in alone)
     n = resampled.pictures(first[0])
-    result = judge(each_seed, pictures, n, resampled.config.confidence, floor=floor)
-    if first.size > 1 or errors.any():
+    result = judge(each_seed, pictures, n, resampled.config.confidence, floor=floor, more=more)
+    result = replace(result, unknown_spread=more > 0 and floor is None)
+    if first.size > 1 or errors.any() or (more and floor is not None):
         return result
     return _with_mcnemar(result, resampled.scores(first[0, 0]), resampled.scores(second[0, 0]))
 
@@ -172,12 +179,12 @@ def _with_mcnemar(
 ) -> Comparison:
     known = np.isfinite(first)
     p = mcnemar(first[known] > 0.5, second[known] > 0.5)
-    return Comparison(**{**vars(result), "p": p, "test": "mcnemar"})
+    return replace(result, p=p, test="mcnemar")
 
 
 def seed_floor(
     resampled: Resampled, conditions: Sequence[str], number: int, single: bool
-) -> tuple[float, int]:
+) -> tuple[float, int] | None:
     """The usual variance between seeds of a column, from all models and arms that have several.
 
     Args:
@@ -189,7 +196,8 @@ def seed_floor(
 
     Returns:
         The mean variance over arms or pairs of arms, and its degrees of freedom: seeds less one,
-        summed over models. Arms of a model share seeds and count once.
+        summed over models. Arms of a model share seeds and count once. None where no arm (no
+        pair) has several seeds.
     """
     key = (tuple(conditions), number, single)
     if key not in resampled.memo:
@@ -210,7 +218,7 @@ def seed_floor(
                     spreads.append([other[seed] - one.get(seed, 0.0) for seed in common])
             variances += [float(np.var(spread, ddof=1)) for spread in spreads]
             degrees += max((len(spread) - 1 for spread in spreads), default=0)
-        resampled.memo[key] = (float(np.mean(variances)) if variances else 0.0, max(degrees, 1))
+        resampled.memo[key] = (float(np.mean(variances)), degrees) if variances else None
     return resampled.memo[key]
 
 
@@ -230,11 +238,13 @@ def judge(
     confidence: float,
     null: float = 0.0,
     floor: tuple[float, int] | None = None,
+    more: int = 0,
 ) -> Comparison:
     """An effect from its value in each seed and the variance that pictures give to their mean.
 
     SE^2 = V_pic + V_seed with V_seed the variance of the seeds' values over their number (0 for
-    one seed); degrees of freedom after Satterthwaite; interval and p-value by t.
+    one seed), plus that of the floor once for each of `more`; degrees of freedom after
+    Satterthwaite; interval and p-value by t.
 
     Args:
         each_seed: (S,) values.
@@ -243,6 +253,7 @@ def judge(
         confidence: of the interval.
         null: what the effect is measured from.
         floor: the least variance between seeds to believe in, and its degrees of freedom.
+        more: how many arms with one seed vary between seeds nobody ran, as the floor says.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -250,12 +261,16 @@ def judge(
     seeds = len(values)
     effect = float(values.mean())
     variance, degrees = (float(values.var(ddof=1)), seeds - 1) if seeds > 1 else (0.0, 1)
-    if floor is not None and floor[0] > variance:
-        variance, degrees = floor
-    seed_variance = variance / seeds
-    total = picture_variance + seed_variance
+    usual, usual_degrees = floor or (0.0, 1)
+    if seeds > 1 and usual > variance:
+        variance, degrees = usual, usual_degrees
+    # One estimate used twice is one term of Satterthwaite's sum, two estimates are two.
+    own, other = variance / seeds, more * usual
+    same = degrees == usual_degrees and variance == usual
+    terms = [(own + other, degrees)] if same else [(own, degrees), (other, usual_degrees)]
+    total = picture_variance + own + other
     se = math.sqrt(total) if total > _ROUNDING else 0.0
-    below = picture_variance**2 / max(n - 1, 1) + seed_variance**2 / degrees
+    below = picture_variance**2 / max(n - 1, 1) + sum(v**2 / d for v, d in terms)
     df = total**2 / below if below > 0 else float(max(n - 1, 1))
     t = float(stdtrit(df, 0.5 + confidence / 2))
     if se == 0.0:

@@ -64,23 +64,29 @@ def _correct(records: pd.DataFrame, condition: str) -> dict[str, bool]:
     return found
 
 
-def add_robust(scores: pd.DataFrame, robust: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+def add_robust(
+    scores: pd.DataFrame,
+    robust: Mapping[str, Sequence[str]],
+    images: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
     """Scores with robust accuracies added as conditions: 1 where right under every member.
 
     They are resampled, compared and put into tables like any other condition. A run that was not
-    evaluated under all members of a robust set gets no rows of it. Where members were run on some
-    of the pictures (`images`), the set is about those of the smallest.
+    evaluated under all members of a robust set gets no rows of it. Where members are run on some
+    of the pictures by configuration, the set is about those of the smallest; any other picture
+    that a member lacks is an error.
 
     Args:
         scores: from `picture_scores`.
         robust: slug of the new condition -> its members.
+        images: how many pictures a condition is run on at most; conditions not in it on all.
 
     Returns:
         A new frame: the rows of `scores`, then those of the robust sets.
 
     Raises:
-        NsvitError: a slug is taken, a member is an error, or the pictures of the smallest member
-            of a run are not among those of another.
+        NsvitError: a slug is taken, a member is an error, or a member lacks pictures of another
+            that the configuration does not leave out.
     """
     import pandas as pd
 
@@ -96,11 +102,17 @@ def add_robust(scores: pd.DataFrame, robust: Mapping[str, Sequence[str]]) -> pd.
             if own["condition"].nunique() == len(set(members)):
                 where = "{}, {}, seed {}".format(*run)  # type: ignore[misc]
                 keys = dict(zip(RUN, run, strict=True))
-                parts.append(_worst(own, f"robust set {name!r}: {where}", keys, name))
+                parts.append(_worst(own, f"robust set {name!r}: {where}", keys, name, images or {}))
     return pd.concat(parts, ignore_index=True) if len(parts) > 1 else scores.copy()
 
 
-def _worst(own: pd.DataFrame, where: str, keys: Mapping[str, object], name: str) -> pd.DataFrame:
+def _worst(
+    own: pd.DataFrame,
+    where: str,
+    keys: Mapping[str, object],
+    name: str,
+    images: Mapping[str, int],
+) -> pd.DataFrame:
     """The rows of one robust set of one run."""
     import pandas as pd
 
@@ -108,13 +120,17 @@ def _worst(own: pd.DataFrame, where: str, keys: Mapping[str, object], name: str)
     if plain.duplicated(["condition", "picture"]).any():
         raise NsvitError(f"{where}: some pictures occur twice; were the same records given twice?")
     table = plain.pivot(index="picture", columns="condition", values="score")
-    smallest = int(table.notna().sum().min())
+    limits = {str(c): images.get(str(c), len(table)) for c in table.columns}
+    largest = max(limits.values())
+    whole = len(table) if largest >= len(table) else largest
+    sizes = table.notna().sum()
+    short = [c for c, limit in limits.items() if sizes[c] != min(limit, whole)]
     table = table.dropna()
-    if len(table) != smallest or plain["set"].nunique() > 1:
-        named = ", ".join(str(c) for c in table.columns)
+    if short or len(table) != int(sizes.min()) or plain["set"].nunique() > 1:
+        named = ", ".join(f"{c} ({n})" for c, n in sizes.items())
         raise NsvitError(
-            f"{where}: its conditions {named} have different pictures, not some of one's; give "
-            "them the same `set`, and evaluate them again with one config"
+            f"{where}: its conditions have different pictures: {named}; give them the same `set`, "
+            "and evaluate them again with one config"
         )
     return pd.DataFrame({
         **keys,

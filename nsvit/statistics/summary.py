@@ -42,7 +42,7 @@ class Resampled:
     matrices: Mapping[str, NDArray[np.float64]]
 
     @cached_property
-    def memo(self) -> dict[tuple[tuple[str, ...], int, bool], tuple[float, int]]:
+    def memo(self) -> dict[tuple[tuple[str, ...], int, bool], tuple[float, int] | None]:
         """What `seed_floor` has computed so far."""
         return {}
 

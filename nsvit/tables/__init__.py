@@ -6,7 +6,8 @@ puts both into files. Fractions become per cent here and nowhere else.
 
 from nsvit.tables.accuracy import accuracy_table
 from nsvit.tables.accuracy_sheet import accuracy_sheet
-from nsvit.tables.claims import claims_sheet
+from nsvit.tables.attacks import attacks_sheet, table_attacks
+from nsvit.tables.claims import claims_sheet, with_doubts
 from nsvit.tables.cost import cost_sheet, table_cost
 from nsvit.tables.influence import influence_sheet, read_influence, table_influence
 from nsvit.tables.nullity import nullity_sheet, table_nullity
@@ -16,6 +17,7 @@ from nsvit.tables.studies import read_closure, read_lambda, table_closure, table
 from nsvit.tables.studies_sheet import closure_sheet, lambda_sheet
 from nsvit.tables.verbs import (
     write_accuracy,
+    write_attacks,
     write_claims,
     write_closure,
     write_cost,
@@ -31,6 +33,7 @@ __all__ = [
     "Sheet",
     "accuracy_sheet",
     "accuracy_table",
+    "attacks_sheet",
     "claims_sheet",
     "closure_sheet",
     "cost_sheet",
@@ -43,6 +46,7 @@ __all__ = [
     "read_closure",
     "read_influence",
     "read_lambda",
+    "table_attacks",
     "table_closure",
     "table_cost",
     "table_influence",
@@ -50,8 +54,10 @@ __all__ = [
     "table_nullity",
     "table_paired",
     "tex",
+    "with_doubts",
     "write",
     "write_accuracy",
+    "write_attacks",
     "write_claims",
     "write_closure",
     "write_cost",

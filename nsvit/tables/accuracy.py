@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsvit import paper, statistics
 from nsvit.errors import NsvitError
-from nsvit.records import read_scores
+from nsvit.records import images_of, read_scores
 from nsvit.specs import AccuracySpec
 from nsvit.statistics import Estimate
 from nsvit.statistics.checks import Doubt
@@ -84,9 +84,8 @@ def _scores(records: pd.DataFrame | Sequence[str | Path], spec: AccuracySpec) ->
     scores = read_scores(records, normalised=normalised, conditions=list(spec.conditions))
     _check_known(scores, spec)
     needed = scores[scores["condition"].isin(list(spec.conditions))]
-    return statistics.add_robust(
-        needed, {slug: one.conditions for slug, one in spec.robust.items()}
-    )
+    robust = {slug: one.conditions for slug, one in spec.robust.items()}
+    return statistics.add_robust(needed, robust, images_of(spec.conditions))
 
 
 def _check_known(scores: pd.DataFrame, spec: AccuracySpec) -> None:
@@ -109,7 +108,8 @@ def _estimate(
     wanted = average_columns(spec, model) if column == AVERAGE else (column,)
     groups = [(model, arm, _FINAL) for arm in arms]
     if len(groups) > 1:
-        return _difference(resampled, groups[0][:2], groups[1][:2], wanted, is_error(spec, column))
+        error = is_error(spec, column)
+        return _difference(resampled, groups[0][:2], groups[1][:2], wanted, error, spec.untrained)
     return resampled.estimate(groups[0], wanted)
 
 
@@ -119,9 +119,10 @@ def _difference(
     base: tuple[str, str],
     conditions: Sequence[str],
     error: bool,
+    untrained: Collection[str],
 ) -> Estimate | None:
     """Row - base with the interval of the paired test; of an error a negative one is better."""
-    found = statistics.compare(resampled, row, base, conditions)
+    found = statistics.compare(resampled, row, base, conditions, untrained=untrained)
     if found is None:
         return None
     ends = (-found.high, -found.low) if error else (found.low, found.high)
@@ -206,26 +207,31 @@ def doubted_cells(doubts: Sequence[Doubt], spec: AccuracySpec) -> dict[tuple[str
 def cells_of(doubt: Doubt, spec: AccuracySpec) -> list[tuple[str, str, str]]:
     """The cells (model, arm, column) of this table that a doubt concerns.
 
-    A doubt about a run and a set, without a condition, concerns every attack on that set.
+    A doubt about a run and a set, without a condition, concerns every attack on that set; one
+    about a source model the attacks on the set that follow it, in all rows.
     """
     place = doubt.place()
-    if place is None or (place.model, place.arm) not in spec.runs():
+    if place is None:
         return []
-    named = {place.condition} if place.condition else _attacks(spec, place.set)
-    columns = [
-        column
+    runs = spec.runs() if place.source else [(place.model, place.arm)]
+    named = {place.condition} if place.condition else _attacks(spec, place.set, place.source)
+    return [
+        (model, arm, column)
+        for model, arm in runs
+        if (model, arm) in spec.runs()
         for column in (*spec.columns, AVERAGE)
-        if is_asked(spec, place.model, place.arm, column)
-        and named.intersection(members(spec, place.model, column))
+        if is_asked(spec, model, arm, column) and named.intersection(members(spec, model, column))
     ]
-    return [(place.model, place.arm, column) for column in columns]
 
 
-def _attacks(spec: AccuracySpec, set_name: str) -> set[str]:
+def _attacks(spec: AccuracySpec, set_name: str, source: str) -> set[str]:
+    """The attacks on a set, or those that follow a source model."""
     return {
         slug
         for slug, one in spec.conditions.items()
-        if one.set == set_name and one.attack is not None
+        if one.set == set_name
+        and one.attack is not None
+        and source in ("", getattr(one.attack, "source", None))
     }
 
 

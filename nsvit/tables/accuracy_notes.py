@@ -49,15 +49,38 @@ def _interval_notes(spec: AccuracySpec) -> list[str]:
     found = [
         f"±: the larger half of the {100 * s.confidence:g} % interval (both ends are in the csv): "
         "Wilson for the accuracy of a single run, else percentile bootstrap "
-        f"({s.resamples} resamples) over pictures, and over seeds where there are several. "
-        "n: pictures in each run. Bold: best of its row, not a test."
+        f"({s.resamples} resamples) over pictures, and over seeds where there are several"
+        + ("; of a difference as said below. " if spec.against else ". ")
+        + "n: pictures in each run. Bold: best of its row, not a test."
     ]
     if spec.against:
         found.append(
-            "Differences: both arms on the same resampled pictures, seeds resampled for each arm. "
-            "In a row with ↓ a negative difference is the better one."
+            "Differences: on the same pictures, seeds paired; ± is half of a t interval from the "
+            "spread over pictures and that between seeds, which is not taken below its mean over "
+            "the arms and models of this table. Not corrected for the number of differences; "
+            "table paired is. In a row with ↓ a negative difference is the better one."
         )
-    return found
+    return found + _one_seed(spec)
+
+
+def _one_seed(spec: AccuracySpec) -> list[str]:
+    """How differences take an arm that is trained and has one seed."""
+    seeds = {
+        (model, arm): len(spec.arms[arm].seeds[: spec.models[model].max_seeds])
+        for model, arm in spec.runs()
+        if arm not in spec.untrained
+    }
+    if not spec.against or 1 not in seeds.values():
+        return []
+    if max(seeds.values()) == 1:
+        return [
+            "No arm has several seeds: the spread between seeds is unknown, and differences are "
+            "of these runs, not of the methods."
+        ]
+    return [
+        "An arm that is trained with one seed is taken to vary between seeds as those with "
+        "several do on average, which widens its differences."
+    ]
 
 
 def _re_adaptation(frame: pd.DataFrame, spec: AccuracySpec) -> list[str]:
@@ -103,7 +126,10 @@ def _average_notes(spec: AccuracySpec) -> list[str]:
         found.append(f"Average{of}: mean of {labels}")
     errors = any(is_error(spec, slug) for columns in groups for slug in columns)
     end = "; errors count as 100 - error" if errors else ""
-    return [f"{'. '.join(found)}{end}. Its n: all of their pictures."]
+    return [
+        f"{'. '.join(found)}{end}. Its n: all of their pictures; sets made from val's pictures "
+        "(C, DAmageNet) count anew and are resampled on their own, as if they were others."
+    ]
 
 
 def _metric_notes(spec: AccuracySpec) -> list[str]:
@@ -184,22 +210,28 @@ def missing_cells(frame: pd.DataFrame, spec: AccuracySpec) -> list[str]:
     return out
 
 
-def doubt_notes(doubts: Sequence[Doubt], spec: AccuracySpec) -> list[str]:
+def doubt_notes(doubts: Sequence[Doubt], spec: AccuracySpec, most: int = MOST_DOUBTS) -> list[str]:
     """The doubts about this table in words, those of one check and condition as one.
 
     A doubt whose place is not known is told too, since it may be about any cell.
+
+    Args:
+        doubts: of its records.
+        spec: of the table.
+        most: lines, beside the first; the rest is counted.
     """
     groups: dict[tuple[str, str], list[Doubt]] = {}
     for doubt in doubts:
         place = doubt.place()
         if place is None or cells_of(doubt, spec):
-            column = (place.condition or place.set) if place else doubt.where
+            known = place is not None and not place.source
+            column = (place.condition or place.set) if place and known else doubt.where
             groups.setdefault((doubt.check, column), []).append(doubt)
     if not groups:
         return []
     lines = [_doubt_line(group, spec) for group in groups.values()]
-    kept = lines[:MOST_DOUBTS]
-    more = sum(len(group) for group in list(groups.values())[MOST_DOUBTS:])
+    kept = lines[:most]
+    more = sum(len(group) for group in list(groups.values())[most:])
     rest = f"{DOUBTED} {more} more doubts: `doubts` in the manifests below records/ has them all."
     first = f"{DOUBTED} not to be trusted, for a reason that the evaluator found itself:"
     return [first, *kept, *([rest] if more else [])]
@@ -207,7 +239,7 @@ def doubt_notes(doubts: Sequence[Doubt], spec: AccuracySpec) -> list[str]:
 
 def _doubt_line(group: list[Doubt], spec: AccuracySpec) -> str:
     places = [place for place in (doubt.place() for doubt in group) if place]
-    if not places:
+    if not places or places[0].source:
         return f"{DOUBTED} {group[0].where}: {group[0].text}."
     first = places[0]
     what = column_label(spec, first.condition) if first.condition else f"attacks on {first.set}"

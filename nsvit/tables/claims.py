@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nsvit.claims import NOT_TESTED
-from nsvit.specs import TableSpec
-from nsvit.tables.paired import signed
+from nsvit.specs import TableSpec, of_everything
+from nsvit.statistics.checks import Doubt
+from nsvit.tables.accuracy import doubted_cells
+from nsvit.tables.accuracy_notes import DOUBTED, doubt_notes
+from nsvit.tables.paired import MOST_DOUBTS, doubts_on, signed
 from nsvit.tables.sheet import Cell, Part, Sheet, number
 
 if TYPE_CHECKING:
@@ -21,12 +26,35 @@ DECIMALS = {
 UNITS = {"points": "", "% of the first norm": " %", "tau": " tau"}
 
 
-def claims_sheet(frame: pd.DataFrame, spec: TableSpec) -> Sheet:
-    """Verdicts first, then the tests of each model with the paper's numbers.
+def with_doubts(frame: pd.DataFrame, spec: TableSpec, doubts: Sequence[Doubt]) -> pd.DataFrame:
+    """The claims with a note at every test that rests on numbers that are doubted.
 
     Args:
         frame: from `claims.judge_claims`.
+        spec: models, arms and conditions.
+        doubts: of the records that were tested.
+    """
+    doubted = doubted_cells(doubts, of_everything(spec))
+
+    def noted(row: dict[Any, Any]) -> str:
+        if not row["row"] or row["verdict"] == NOT_TESTED:
+            return str(row["note"])
+        arms = str(row["row"]), str(row["versus"])
+        count = doubts_on(doubted, spec, str(row["model"]), arms, str(row["column"]))
+        what = f"rests on numbers that {count} doubts concern" if count > 1 else ""
+        what = what or ("rests on a number that a doubt concerns" if count else "")
+        return "; ".join(filter(None, (row["note"], what)))
+
+    return frame.assign(note=[noted(row) for row in frame.to_dict("records")])
+
+
+def claims_sheet(frame: pd.DataFrame, spec: TableSpec, doubts: Sequence[Doubt] = ()) -> Sheet:
+    """Verdicts first, then the tests of each model with the paper's numbers.
+
+    Args:
+        frame: from `claims.judge_claims`, perhaps `with_doubts`.
         spec: labels and the level.
+        doubts: the same doubts, for the notes.
     """
     header = ("Claim", "Comparison", "Paper", "Here", "p (Holm)", "Detectable", "Verdict")
     places = {claim: i for i, claim in enumerate(frame["claim"].drop_duplicates(), 1)}
@@ -46,7 +74,21 @@ def claims_sheet(frame: pd.DataFrame, spec: TableSpec) -> Sheet:
         for model, part in tests.groupby("model", sort=False)
     ]
     title = "Claims: what holds at this scale"
-    return Sheet(title, header, tuple(parts), tuple(_notes(frame, spec)))
+    notes = (*_notes(frame, spec), *_doubts(frame, spec, doubts))
+    return Sheet(title, header, tuple(parts), notes)
+
+
+def _doubts(frame: pd.DataFrame, spec: TableSpec, doubts: Sequence[Doubt]) -> list[str]:
+    """Which tests say less than they seem to, and a few of the doubts behind that."""
+    noted = frame[(frame["level"] == "test") & (frame["note"] != "")]
+    counts = Counter(zip(noted["place"], noted["note"], strict=True))
+    found = [
+        f"{DOUBTED} in {place}, {count} test{'s' * (count > 1)}: {note}."
+        for (place, note), count in counts.items()
+    ][: 2 * MOST_DOUBTS]
+    if len(counts) > len(found):
+        found.append(f"{DOUBTED} the column `note` of the csv names more tests.")
+    return found + doubt_notes(doubts, of_everything(spec), MOST_DOUBTS)
 
 
 def _label(spec: TableSpec, model: str) -> str:
@@ -76,7 +118,7 @@ def _row(row: dict[Any, Any]) -> tuple[Cell, ...]:
         Cell(signed(row["effect"], decimals) + unit, ends),
         Cell(_p(row["p_holm"])),
         Cell("" if math.isnan(row["detectable"]) else number(row["detectable"])),
-        Cell(row["verdict"]),
+        Cell(row["verdict"], mark=DOUBTED if row["note"] else ""),
     )
 
 

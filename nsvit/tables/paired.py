@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,11 @@ from nsvit import statistics
 from nsvit.config import ArmKind
 from nsvit.errors import NsvitError
 from nsvit.records import read_table_scores
-from nsvit.specs import TableSpec
+from nsvit.specs import TableSpec, of_everything
 from nsvit.statistics import Comparison, Resampled
+from nsvit.statistics.checks import Doubt
+from nsvit.tables.accuracy import doubted_cells
+from nsvit.tables.accuracy_notes import DOUBTED, doubt_notes
 from nsvit.tables.sheet import GAP, Cell, Part, Sheet, number
 
 if TYPE_CHECKING:
@@ -27,9 +30,15 @@ DECIMALS = {
     **dict.fromkeys(("p", "p_holm"), 6),
 }
 MARK = "*"
+#: Lines of doubts under a table that is not of accuracies: those tables have them all.
+MOST_DOUBTS = 3
+#: In the column `note`.
+UNKNOWN_SPREAD = "one seed, and no arm has several: the spread between seeds is unknown"
 
 
-def table_paired(records: pd.DataFrame | Sequence[str | Path], spec: TableSpec) -> pd.DataFrame:
+def table_paired(
+    records: pd.DataFrame | Sequence[str | Path], spec: TableSpec, doubts: Sequence[Doubt] = ()
+) -> pd.DataFrame:
     """Paired differences of every method against `none` and `plain`, long, in points (per cent).
 
     See `statistics.compare` for how. The paper has no such table.
@@ -37,11 +46,13 @@ def table_paired(records: pd.DataFrame | Sequence[str | Path], spec: TableSpec) 
     Args:
         records: records of finished runs, or the files they are in.
         spec: models, arms, conditions, robust sets, and how to make intervals.
+        doubts: of these records.
 
     Returns:
         Columns model, method, versus, column (slugs; "average" last), effect (positive: the
         method is better, errors included), low, high, p, p_holm (over the whole table),
-        detectable, n (pictures), seeds, note (why a row is empty, if it should not be).
+        detectable, n (pictures), seeds, note (why a row is empty, if it should not be, or what
+        it leaves out), doubts (how many concern the difference).
 
     Raises:
         NsvitError: a file is missing or half-written, or the records name a model, arm or
@@ -50,6 +61,7 @@ def table_paired(records: pd.DataFrame | Sequence[str | Path], spec: TableSpec) 
     import pandas as pd
 
     resampled = statistics.resample(read_table_scores(records, spec), spec.statistics)
+    doubted = doubted_cells(doubts, of_everything(spec))
     rows = [
         {
             "model": model,
@@ -57,6 +69,7 @@ def table_paired(records: pd.DataFrame | Sequence[str | Path], spec: TableSpec) 
             "versus": versus,
             "column": column,
             **_compared(resampled, spec, model, method, versus, column),
+            "doubts": doubts_on(doubted, spec, model, (method, versus), column),
         }
         for model, method, versus in _pairs(spec)
         for column in table_columns(spec)
@@ -68,7 +81,27 @@ def table_paired(records: pd.DataFrame | Sequence[str | Path], spec: TableSpec) 
 
 
 _COLUMNS = ["model", "method", "versus", "column", "effect", "low", "high", "p", "p_holm"]
-_COLUMNS += ["detectable", "n", "seeds", "note"]
+_COLUMNS += ["detectable", "n", "seeds", "note", "doubts"]
+
+
+def doubts_on(
+    doubted: Mapping[tuple[str, str, str], int],
+    spec: TableSpec,
+    model: str,
+    arms: tuple[str, str],
+    column: str,
+) -> int:
+    """How many doubts concern the difference of two arms on a column.
+
+    Args:
+        doubted: from `doubted_cells` with the spec `of_everything`.
+        spec: of the table.
+        model: slug.
+        arms: both.
+        column: slug, or "average" for that over the columns that both arms have.
+    """
+    wanted = spec.averaged(model, *arms) if column == AVERAGE else (column,)
+    return sum(doubted.get((model, arm, one), 0) for arm in arms for one in wanted)
 
 
 def table_columns(spec: TableSpec) -> tuple[str, ...]:
@@ -95,10 +128,14 @@ def _compared(
 ) -> dict[str, Any]:
     wanted = spec.averaged(model, method, versus) if column == AVERAGE else (column,)
     try:
-        found = statistics.compare(resampled, (model, method), (model, versus), wanted)
+        found = statistics.compare(
+            resampled, (model, method), (model, versus), wanted, untrained=spec.untrained
+        )
     except NsvitError as error:  # the other cells stand on their own
         return {"note": str(error)}
-    return {"note": ""} if found is None else {**points(found), "note": ""}
+    if found is None:
+        return {"note": ""}
+    return {**points(found), "note": UNKNOWN_SPREAD if found.unknown_spread else ""}
 
 
 def points(found: Comparison) -> dict[str, float | int]:
@@ -111,15 +148,22 @@ def points(found: Comparison) -> dict[str, float | int]:
 # --- to read --------------------------------------------------------------------------------
 
 
-def paired_sheet(frame: pd.DataFrame, spec: TableSpec) -> Sheet:
-    """The paired table to read: a part for each model, marks where Holm leaves significance."""
+def paired_sheet(frame: pd.DataFrame, spec: TableSpec, doubts: Sequence[Doubt] = ()) -> Sheet:
+    """The paired table to read: a part for each model, marks where Holm leaves significance.
+
+    Args:
+        frame: from `table_paired`.
+        spec: the same spec.
+        doubts: the same doubts, for the notes.
+    """
     columns = table_columns(spec)
     parts = [
         Part(spec.models[str(model)].label, tuple(_rows(part, spec, columns)))
         for model, part in frame.groupby("model", sort=False)
     ]
     header = ("Method − versus", *(_label(spec, column) for column in columns), "Seeds")
-    return Sheet("Paired differences, in points", header, tuple(parts), tuple(_notes(frame, spec)))
+    notes = (*_notes(frame, spec), *doubt_notes(doubts, of_everything(spec), MOST_DOUBTS))
+    return Sheet("Paired differences, in points", header, tuple(parts), notes)
 
 
 def _label(spec: TableSpec, column: str) -> str:
@@ -134,7 +178,10 @@ def _rows(part: pd.DataFrame, spec: TableSpec, columns: Sequence[str]) -> list[t
     for (method, versus), own in part.groupby(["method", "versus"], sort=False):
         cells = {row["column"]: row for row in own.to_dict("records")}
         name = f"{spec.arms[str(method)].label} − {spec.arms[str(versus)].label}"
-        shown = [Cell(_text(cells[column], alpha)) for column in columns]
+        shown = [
+            Cell(_text(cells[column], alpha), mark=DOUBTED if cells[column]["doubts"] else "")
+            for column in columns
+        ]
         seeds = own["seeds"].dropna()
         rows.append((Cell(name), *shown, Cell(str(seeds.max()) if len(seeds) else GAP)))
     largest = part.groupby("column")["detectable"].max()
@@ -166,7 +213,18 @@ def _notes(frame: pd.DataFrame, spec: TableSpec) -> list[str]:
         "Detectable: the smallest true difference that would be found with 80 % power before "
         "that correction; the largest of the rows.",
     ]
-    if (frame["seeds"] == 1).any():
-        notes.append("With one seed on both sides a difference is one of two runs, not of methods.")
-    lost = list(dict.fromkeys(text for text in frame["note"] if text))
+    unknown = frame["note"] == UNKNOWN_SPREAD
+    if unknown.any():
+        pairs = frame[unknown][["model", "method", "versus"]].drop_duplicates()
+        named = "; ".join(
+            f"{spec.models[m].label}: {spec.arms[a].label} − {spec.arms[b].label}"
+            for m, a, b in pairs.itertuples(index=False, name=None)
+        )
+        notes.append(f"Of runs, not of methods ({UNKNOWN_SPREAD}): {named}.")
+    elif any(len(arm.seeds) == 1 for s, arm in spec.arms.items() if s not in spec.untrained):
+        notes.append(
+            "An arm that is trained with one seed is taken to vary between seeds as those with "
+            "several do on average, which widens its intervals."
+        )
+    lost = list(dict.fromkeys(text for text in frame["note"][~unknown] if text))
     return [*notes, *(f"Not compared: {text}." for text in lost)]

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsvit import artifacts, claims
+from nsvit.errors import NsvitError
 from nsvit.records import read_doubts
 from nsvit.specs import AccuracySpec, TableSpec
 from nsvit.statistics.checks import Doubt
-from nsvit.tables import accuracy, cost, influence, nullity, paired, studies, studies_sheet
+from nsvit.tables import accuracy, attacks, cost, influence, nullity, paired, studies, studies_sheet
 from nsvit.tables import claims as claims_table
 from nsvit.tables.accuracy_sheet import accuracy_sheet
 from nsvit.tables.sheet import write
@@ -30,8 +31,16 @@ def write_accuracy(records: Paths, spec: AccuracySpec, out: str | Path) -> None:
 
 def write_paired(records: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-paired`: methods against none and plain; the three forms beside `out`."""
-    frame = paired.table_paired(records, spec)
-    write(frame, paired.DECIMALS, paired.paired_sheet(frame, spec), *_forms(out))
+    doubts = [Doubt.parse(stored) for stored in read_doubts(records)]
+    frame = paired.table_paired(records, spec, doubts)
+    write(frame, paired.DECIMALS, paired.paired_sheet(frame, spec, doubts), *_forms(out))
+
+
+def write_attacks(records: Paths, spec: TableSpec, out: str | Path) -> None:
+    """The verb `table-attacks`: success of every attack; the three forms beside `out`."""
+    doubts = [Doubt.parse(stored) for stored in read_doubts(records)]
+    frame = attacks.table_attacks(records, spec, doubts)
+    write(frame, attacks.DECIMALS, attacks.attacks_sheet(frame, spec, doubts), *_forms(out))
 
 
 def write_claims(
@@ -49,8 +58,12 @@ def write_claims(
     """
     listed = claims.read_claims(file)
     evidence = claims.gather(spec, records, histories, influences, lambdas)
-    frame = claims.judge_claims(listed, evidence)
-    sheet = claims_table.claims_sheet(frame, spec)
+    try:
+        doubts = [Doubt.parse(stored) for stored in read_doubts(records)]
+    except NsvitError:  # gather has said so, and tests that need records are not made
+        doubts = []
+    frame = claims_table.with_doubts(claims.judge_claims(listed, evidence), spec, doubts)
+    sheet = claims_table.claims_sheet(frame, spec, doubts)
     write(frame, claims_table.DECIMALS, sheet, *_forms(out))
 
 

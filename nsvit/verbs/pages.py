@@ -22,6 +22,13 @@ def table_paired(args: Args) -> None:
     tables.write_paired(args.records, read_spec(specs.TableSpec, args), args.out)
 
 
+def table_attacks(args: Args) -> None:
+    """Make the table of how often attacks succeed from records."""
+    from nsvit import tables
+
+    tables.write_attacks(args.records, read_spec(specs.TableSpec, args), args.out)
+
+
 def table_nullity(args: Args) -> None:
     """Make the table of ranks and nullities."""
     from nsvit import tables

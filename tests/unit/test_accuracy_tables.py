@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from nsvit import artifacts, config, paper, specs, tables
 from nsvit.errors import NsvitError
@@ -195,14 +196,20 @@ def test_csv_has_fixed_decimals_and_reads_back(frame: pd.DataFrame, tmp_path: Pa
 
 
 def test_differences_are_paired(exp: config.Experiment, records: pd.DataFrame) -> None:
-    """The same predictions under another arm's name differ by nothing, and surely so."""
+    """The same predictions under another arm's name differ by nothing.
+
+    How surely says `statistics.compare`: as if one picture differed, so by 1 / (n + 2).
+    """
     own = spec_of(exp, models=["vit_s"], arms=["none", "plain"], against=["none"])
     mine = records[(records["model"] == "vit_s") & (records["arm"] == "none")]
     twin = mine.astype({"arm": str}).assign(arm="plain")
     made = tables.accuracy_table(pd.concat([mine, twin], ignore_index=True), own)
     zero = made[made["minus"] == "none"]
     assert len(zero) == len(own.columns) + 1
-    assert (zero[["value", "low", "high"]] == 0).all(axis=None)
+    assert (zero["value"] == 0).all()
+    np.testing.assert_array_equal(zero["low"], -zero["high"])
+    (clean,) = zero.loc[zero["column"] == "clean", "high"]
+    assert clean == pytest.approx(100 / 62 * scipy.stats.t(59).ppf(0.975), abs=0.01)
     spread = made[made["minus"] == ""]
     assert (spread["low"] < spread["high"]).all()
 
@@ -430,6 +437,27 @@ def test_a_doubt_about_a_set_concerns_every_attack_on_it(
     assert marked["column"].tolist() == attacks
     assert set(marked["method"]) == {"nullspace"}
     assert "‡ attacks on val, ViT-B NS (2): 3 of 16 pictures" in text
+
+
+def test_a_doubt_about_a_source_model_concerns_what_follows_it(
+    exp: config.Experiment, records: pd.DataFrame
+) -> None:
+    conditions = dict(exp.evaluate.conditions)
+    follows = config.MiFgsmConfig(name="mi_fgsm", radius="8/255", source="cnn_a")
+    conditions["fgsm_8"] = conditions["fgsm_8"].model_copy(update={"attack": follows})
+    evaluate = exp.evaluate.model_copy(update={"conditions": conditions})
+    own = spec_of(exp.model_copy(update={"evaluate": evaluate}), arms=["none", "plain"])
+    mine = records[records["arm"].isin(["none", "plain"])]
+    where = "source model 'cnn_a' on set 'val'"
+    made, text = made_with([str(Doubt("zero_gradients", where, "they stand"))], mine, own)
+    marked = made[made["doubts"] > 0]
+    assert set(marked["column"]) == {"fgsm_8", "all_fgsm"}
+    assert len(marked) == 2 * len(own.runs())
+    assert f"‡ {where}: they stand" in text.replace("\\_", "_")
+    made, text = made_with(
+        [str(Doubt("zero_gradients", where.replace("_a", "_b"), "they stand"))], mine, own
+    )
+    assert (made["doubts"] == 0).all() and "they stand" not in text
 
 
 def test_doubts_are_grouped_and_do_not_explode(records: pd.DataFrame, spec: AccuracySpec) -> None:

@@ -16,6 +16,7 @@ from nsvit.claims import rows, studies, verdicts
 from nsvit.config import StatisticsConfig
 from nsvit.errors import NsvitError
 from nsvit.figures.style import WIDTH
+from nsvit.statistics.checks import Doubt
 from tests import synthetic
 
 FILE = Path(paper.__file__).parent / "claims.yaml"
@@ -500,6 +501,21 @@ def test_the_verbs_write_tables_and_the_figure(
         read.set_index(["claim", "level"]).loc[("norm_lambda", "test"), "verdict"].tolist()[0]
         == "supported"
     )
+
+
+def test_tests_on_doubted_numbers_say_so(spec: specs.TableSpec) -> None:
+    where = "vit_s/nullspace/seed0 round -1 set val fgsm_1"
+    doubt = Doubt.parse(f"{where}: 9.9 points more [rising_with_radius]")
+    judged = claims.judge_claims(claims.read_claims(FILE), evidence(spec, 0.25))
+    frame = tables.with_doubts(judged, spec, [doubt])
+    noted = frame[frame["note"] != ""]
+    assert len(noted) and set(noted["model"]) == {"vit_s"} and set(noted["level"]) == {"test"}
+    assert set(noted["column"]) <= {"fgsm_1", "average"}
+    assert noted["row"].eq("nullspace").mean() + noted["versus"].eq("nullspace").mean() == 1
+    text = tables.markdown(tables.claims_sheet(frame, spec, [doubt]))
+    assert text.count("‡ |") == len(noted)
+    assert "rests on a number that a doubt concerns" in text and "9.9 points more" in text
+    pd.testing.assert_frame_equal(tables.with_doubts(judged, spec, []), judged)
 
 
 def test_damaged_and_missing_files_leave_the_rest(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nsvit import config, specs
+from nsvit import config, paper, specs
 from nsvit.errors import NsvitError
+from nsvit.tables import accuracy
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / "config").glob("*.yaml"))
@@ -87,6 +88,7 @@ def test_schema_json_is_in_step():
         ("dynamics.seed", 9, "no run vit_s/nullspace with seed 9"),
         ("influence.models", ["vit_l"], "['vit_l'] not among"),
         ("tables", {"cost": {"title": "x"}}, "tables.cost: a rule of its own"),
+        ("tables", {"attacks": {"title": "x"}}, "tables.attacks: a rule of its own"),
         ("tables", {"t": {"title": "x", "conditions": ["pdg"]}}, "tables.t.conditions: ['pdg']"),
         ("tables", {"t": {"title": "x", "arms": ["nul"]}}, "tables.t.arms: ['nul'] not among"),
         (
@@ -102,6 +104,40 @@ def test_bad_values_are_refused_by_name(raw, key, value, says):
         config.validate(raw, "my.yaml")
     assert says in str(caught.value)
     assert str(caught.value).startswith("my.yaml")
+
+
+def test_robust_sets_are_over_clean_pictures_and_the_same_classes(raw):
+    fgsm = raw["evaluate"]["conditions"]["fgsm_1"]
+    raw["evaluate"]["conditions"]["fgsm_9"] = {**fgsm, "restricted": False}
+    raw["evaluate"]["robust"] = {"worst": {"label": "w", "conditions": ["clean", "fgsm_1"]}}
+    config.validate(raw)
+    put(raw, "evaluate.robust.worst.conditions", ["clean", "fgsm_9"])
+    with pytest.raises(NsvitError, match="worst: .* same `restricted`"):
+        config.validate(raw)
+    raw["evaluate"]["conditions"]["fgsm_9"] = fgsm
+    put(raw, "evaluate.robust.worst.conditions", ["fgsm_1", "fgsm_9"])
+    with pytest.raises(NsvitError, match="worst: none of its conditions is without an attack"):
+        config.validate(raw)
+
+
+def test_mce_is_among_all_classes():
+    raw = yaml.safe_load((ROOT / "config/imagenet.yaml").read_text())
+    (slug,) = (s for s, one in raw["evaluate"]["conditions"].items() if one.get("metric") == "mce")
+    name = raw["evaluate"]["conditions"][slug]["set"]
+    config.validate(raw)
+    raw["data"]["sets"][name]["restrict"] = True
+    with pytest.raises(NsvitError, match=f"{slug}.metric: .*data.sets.{name}.restrict"):
+        config.validate(raw)
+
+
+def test_the_default_tables_hold_the_papers_columns_and_rows():
+    exp = config.load(ROOT / "config/config.yaml")
+    for model in ("vit_s", "vit_b"):
+        table = specs.accuracy(exp, "table1")
+        averaged = accuracy.average_columns(table, model)
+        assert sorted(table.conditions[slug].paper for slug in averaged) == sorted(paper.COLUMNS)
+    kinds = [exp.arms[arm].paper for _, arm in exp.table_runs("table2")]
+    assert {"Madry", "TRADES", "NS"} <= set(kinds)
 
 
 SOURCE = {"label": "s", "timm": "resnet18", "mean": [0.5] * 3, "std": [0.5] * 3}

@@ -12,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from nsvit import cli, statistics, tables
 from nsvit.config import RobustConfig, StatisticsConfig
 from nsvit.errors import NsvitError
 from nsvit.records import read_records
 from nsvit.specs import TableSpec
+from nsvit.statistics.checks import Doubt
+from nsvit.tables import paired
 from tests import synthetic
 
 CONFIG = StatisticsConfig(resamples=4000)
@@ -52,9 +55,13 @@ def scores(
     return pd.concat(parts, ignore_index=True)
 
 
-def compared(*frames: pd.DataFrame, conditions: tuple[str, ...] = ("clean",)):
+def compared(
+    *frames: pd.DataFrame,
+    conditions: tuple[str, ...] = ("clean",),
+    untrained: tuple[str, ...] = (),
+):
     resampled = statistics.resample(pd.concat(frames, ignore_index=True), CONFIG)
-    return statistics.compare(resampled, ("m", "a"), ("m", "b"), conditions)
+    return statistics.compare(resampled, ("m", "a"), ("m", "b"), conditions, untrained=untrained)
 
 
 # --- McNemar and Holm -----------------------------------------------------------------------
@@ -177,8 +184,17 @@ def test_a_run_without_a_member_has_no_robust_score() -> None:
 
 def test_a_robust_set_is_about_the_pictures_of_its_smallest_member() -> None:
     frame = pd.concat([scores(np.array([1, 0, 1, 1]), "a"), scores(np.array([1, 1, 0]), "a", "x")])
-    more = statistics.add_robust(frame, {"worst": ("clean", "x")})
+    more = statistics.add_robust(frame, {"worst": ("clean", "x")}, {"x": 3})
     assert more[more["condition"] == "worst"]["score"].tolist() == [1, 0, 0]
+    assert len(statistics.add_robust(frame, {"worst": ("clean", "x")}, {"x": 3, "clean": 9})) == 10
+
+
+@pytest.mark.parametrize("images", [{}, {"clean": 3}, {"x": 2}, {"x": 4}, {"x": 9}])
+def test_a_member_that_lost_pictures_is_named(images: dict[str, int]) -> None:
+    """Fewer pictures are only those that the configuration leaves out."""
+    frame = pd.concat([scores(np.array([1, 0, 1, 1]), "a"), scores(np.array([1, 1, 0]), "a", "x")])
+    with pytest.raises(NsvitError, match=r"'worst': m, a, seed 0: .*clean \(4\), x \(3\)"):
+        statistics.add_robust(frame, {"worst": ("clean", "x")}, images)
 
 
 def test_robust_sets_name_what_is_wrong() -> None:
@@ -338,6 +354,57 @@ def test_seeds_that_agree_by_luck_borrow_the_usual_spread() -> None:
     assert found.effect == pytest.approx(alone.effect)
 
 
+def test_one_seed_of_a_trained_arm_is_one_of_many() -> None:
+    """By hand: its variance is that of the other arm's seeds; without such there is none."""
+    base = np.random.default_rng(14).random(300)
+    spread = np.array([[0.0], [0.05], [0.01]])
+    one, several = scores(base, "a", error=True), scores(base + spread, "b", error=True)
+    found, alone = compared(one, several), compared(one, several, untrained=("a",))
+    assert found is not None and alone is not None
+    usual = spread.var(ddof=1)
+    assert found.se == pytest.approx(math.sqrt(usual / 3 + usual))
+    assert alone.se == pytest.approx(math.sqrt(usual / 3))
+    assert found.df == alone.df == pytest.approx(2)
+    assert not found.unknown_spread
+    both = compared(one, scores(base[::-1], "b", error=True))
+    against_none = compared(one, scores(base[::-1], "b", error=True), untrained=("b",))
+    assert both is not None and both.unknown_spread and against_none.unknown_spread
+    assert both.se == pytest.approx(against_none.se)
+    untrained = compared(one, scores(base[::-1], "b", error=True), untrained=("a", "b"))
+    assert untrained is not None and not untrained.unknown_spread
+    other = scores(base + spread, "c", error=True)
+    both = compared(one, scores(base, "b", error=True), other)
+    assert both is not None and both.se == pytest.approx(math.sqrt(2 * usual))
+    # The spread between seeds is no part of McNemar's test.
+    right = [scores(np.tile(base > 0.3 + 0.1 * i, (1, 1)), arm) for i, arm in enumerate("ab")]
+    seeds = scores(np.stack([base > 0.2, base > 0.4]), "c")
+    assert [compared(*right).test, compared(*right, seeds).test] == ["mcnemar", "t"]
+
+
+def test_one_seed_against_three_is_not_too_sure() -> None:
+    """Of two arms that are equal, p < 0.05 in about 5 % or less; without the spread in many."""
+    rng = np.random.default_rng(21)
+    n, repeats, config = 60, 150, StatisticsConfig(resamples=100)
+    low = {(): 0, ("a",): 0}
+    for _ in range(repeats):
+        pictures = rng.normal(0, 0.3, n)
+        frame = pd.concat([
+            scores(
+                pictures + 0.03 * rng.normal(size=(seeds, 1)) + 0.1 * rng.normal(size=(seeds, n)),
+                arm,
+                error=True,
+            )
+            for arm, seeds in [("a", 1), ("b", 3), ("c", 3)]
+        ])  # fmt: skip
+        resampled = statistics.resample(frame, config)
+        for untrained in low:
+            found = statistics.compare(
+                resampled, ("m", "a"), ("m", "b"), ("clean",), untrained=untrained
+            )
+            low[untrained] += found.p < 0.05
+    assert low[()] / repeats < 0.08 < low["a",] / repeats
+
+
 @pytest.mark.parametrize("ratio", [0.1, 1.0])
 def test_intervals_cover_the_truth(ratio: float) -> None:
     """95 % intervals hold a true effect of 0, where pictures and seeds differ (V_seed / V_pic).
@@ -469,6 +536,97 @@ def test_rows_that_do_not_fit_are_named_and_the_rest_is_made(
     assert gapped.loc[("vit_s", "random", "none", "v2"), "note"] == ""
     text = tables.markdown(tables.paired_sheet(gapped.reset_index(), spec))
     assert "Not compared: vit\\_s, plain against vit\\_s, none: 'v2'" in text
+
+
+def test_doubts_are_marked_and_told(record_paths: list[Path], spec: TableSpec) -> None:
+    where = "vit_s/plain/seed0 round -1 set val fgsm_1"
+    doubt = Doubt.parse(f"{where}: 9.9 points more [rising_with_radius]")
+    made = tables.table_paired(record_paths, spec, [doubt])
+    marked = made[made["doubts"] > 0]
+    assert set(marked["model"]) == {"vit_s"}
+    assert set(marked["column"]) == {"fgsm_1", "average"}
+    assert ((marked["method"] == "plain") | (marked["versus"] == "plain")).all()
+    text = tables.markdown(tables.paired_sheet(made, spec, [doubt]))
+    assert text.count("‡ |") == len(marked) == 6
+    assert "‡ FGSM 1/255, ViT-S plain (0): 9.9 points more" in text
+
+
+def test_seeds_nobody_ran_are_noted(record_paths: list[Path], spec: TableSpec) -> None:
+    records = read_records(record_paths)
+    single = records[records["seed"] == 0]
+    made = tables.table_paired(single, spec)
+    assert (made["note"] == paired.UNKNOWN_SPREAD).all()
+    text = tables.markdown(tables.paired_sheet(made, spec))
+    assert "Of runs, not of methods" in text and "Not compared" not in text
+    one = records[(records["seed"] == 0) | (records["arm"] != "nullspace")]
+    made = tables.table_paired(one, spec)
+    assert (made["note"] == "").all()
+    wide = made[made["method"] == "nullspace"].set_index(["model", "versus", "column"])
+    full = tables.table_paired(records, spec)
+    full = full[full["method"] == "nullspace"].set_index(["model", "versus", "column"])
+    assert (wide["detectable"] > full["detectable"]).mean() > 0.9
+
+
+# --- attack success -------------------------------------------------------------------------
+
+
+def test_success_of_attacks(record_paths: list[Path], spec: TableSpec) -> None:
+    """One seed: Wilson's interval of the right pictures; several: all of them together."""
+    records = read_records(record_paths)
+    made = tables.table_attacks(record_paths, spec)
+    again = tables.table_attacks(records, spec)
+    pd.testing.assert_frame_equal(
+        made.drop(columns=["norm", "distance"]), again.drop(columns=["norm", "distance"])
+    )
+    assert made["column"].unique().tolist() == ["fgsm_1", "fgsm_2", "fgsm_4", "fgsm_8"]
+    cells = made.set_index(["model", "method", "column"])
+    for arm in ("none", "nullspace"):
+        right = broken = 0
+        for _, own in records[(records["model"] == "vit_b") & (records["arm"] == arm)].groupby(
+            "seed"
+        ):
+            wide = own.pivot(index="sample", columns="condition", values="correct")[
+                ["clean", "fgsm_4"]
+            ]
+            wide = wide.dropna().astype(bool)
+            right += wide["clean"].sum()
+            broken += (wide["clean"] & ~wide["fgsm_4"]).sum()
+        cell = cells.loc[("vit_b", arm, "fgsm_4")]
+        assert cell["n"] == right and cell["clean"] == "clean"
+        assert cell["value"] == pytest.approx(100 * broken / right, abs=0.006)
+        assert cell["low"] < cell["value"] < cell["high"]
+        if arm == "none":
+            ends = proportion_confint(broken, right, method="wilson")
+            assert (cell["low"], cell["high"]) == pytest.approx([100 * e for e in ends], abs=0.006)
+    assert (made["distance"] == 0.5).all() and (made["norm"] == "linf").all()
+    text = tables.markdown(tables.attacks_sheet(made, spec))
+    assert text.count("±") >= len(made)
+
+
+def test_attacks_without_numbers(record_paths: list[Path], spec: TableSpec) -> None:
+    records = read_records(record_paths)
+    records = records[(records["model"] == "vit_b") & (records["arm"] == "none")]
+    wrong = records.assign(correct=records["correct"] & (records["condition"] != "clean"))
+    made = tables.table_attacks(wrong, spec)
+    assert made["value"].isna().all()
+    assert made.loc[made["model"] == "vit_b", "n"].dropna().unique().tolist() == [0]
+    lost = records[
+        (records["condition"] != "clean") | (records["sample"] != records["sample"].iloc[0])
+    ]
+    with pytest.raises(NsvitError, match="'fgsm_1' has pictures that 'clean'"):
+        tables.table_attacks(lost, spec)
+    doubt = Doubt.parse("vit_b/none/seed0 round -1 set val fgsm_1: more [rising_with_radius]")
+    made = tables.table_attacks(records, spec, [doubt])
+    assert made["doubts"].sum() == 1
+    assert tables.markdown(tables.attacks_sheet(made, spec, [doubt])).count("‡ |") == 1
+
+
+def test_the_verb_of_attacks(record_paths: list[Path], spec: TableSpec, tmp_path: Path) -> None:
+    arguments = ["table-attacks", "--spec", spec.model_dump_json(), "--records"]
+    assert (
+        cli.main([*arguments, *map(str, record_paths), "--out", str(tmp_path / "attacks.csv")]) == 0
+    )
+    assert len(list(tmp_path.glob("attacks.*"))) == 3
 
 
 def test_a_config_without_plain_has_one_reference(record_paths: list[Path], spec: TableSpec):

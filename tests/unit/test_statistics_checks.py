@@ -20,6 +20,8 @@ def rows(condition: str, attack: str, radius: str, correct: list[int], **more) -
     return pd.DataFrame({**columns, "sample": samples, "correct": np.array(correct, bool)})
 
 
+#: Right under a weak attack and, of fewer pictures, under a stronger one.
+WEAK, STRONG = [1, 0, 0, 0], [1, 1, 1]
 CLEAN = rows("clean", "", "", [1, 1, 1, 1], norm="")
 
 
@@ -47,7 +49,7 @@ def test_attacks_that_behave_raise_no_doubt() -> None:
 
 
 def test_a_strong_attack_that_leaves_more_than_a_weak_one() -> None:
-    weak, strong = rows("f1", "fgsm", "1/255", [1, 0, 0, 0]), rows("p1", "pgd", "1/255", [1, 1, 0])
+    weak, strong = rows("f1", "fgsm", "1/255", WEAK), rows("p1", "pgd", "1/255", STRONG)
     records = pd.concat([CLEAN, strong, weak])
     (doubt,) = checks.doubts(records)
     assert doubt.check == "weaker_than_smaller"
@@ -65,9 +67,9 @@ def test_only_like_is_compared_with_like(change: dict) -> None:
 
 
 def test_accuracy_that_rises_with_the_radius() -> None:
-    low, high = rows("f9", "fgsm", "9/255", [1, 0, 0, 0]), rows("f10", "fgsm", "10/255", [1, 1, 0])
+    low, high = rows("f9", "fgsm", "9/255", WEAK), rows("f10", "fgsm", "10/255", STRONG)
     assert found(high, low) == ["rising_with_radius"]
-    low, high = (rows(n, "pgd", n, [1, c], norm="l2") for n, c in (("0.5", 0), ("1", 1)))
+    low, high = (rows(n, "pgd", n, [1, c, c], norm="l2") for n, c in (("0.5", 0), ("1", 1)))
     assert found(low, high) == ["rising_with_radius"]
     assert found(rows("f9", "fgsm", "9/255", [1, 1]), rows("f10", "fgsm", "10/255", [1, 0])) == []
 
@@ -76,11 +78,24 @@ def test_small_contradictions_are_left_to_chance() -> None:
     many = [1] * 500 + [0] * 500
     weak, strong = rows("f", "fgsm", "1/255", many), rows("p", "pgd", "1/255", [1] + many[:-1])
     assert found(weak, strong) == []
-    assert checks.doubts(pd.concat([weak, strong]), tolerance=0.0)
+    three = rows("p", "pgd", "1/255", [1] * 503 + [0] * 497)
+    assert found(weak, three) == []
+    assert checks.doubts(pd.concat([weak, three]), tolerance=0.0)
+
+
+@pytest.mark.parametrize("n", [80, 120, 200, 400])
+def test_contradictions_are_counted_in_pictures(n: int) -> None:
+    """A single picture is chance; two of 400 are just the tolerance, which is allowed."""
+    weak = rows("f", "fgsm", "1/255", [0] * n)
+    for more, expected in [(1, 0), (2, n < 400), (3, 1)]:
+        strong = rows("p", "pgd", "1/255", [1] * more + [0] * (n - more))
+        assert len(found(weak, strong)) == expected
+        large = rows("f2", "fgsm", "2/255", [1] * more + [0] * (n - more))
+        assert len(found(weak, large)) == expected
 
 
 def test_doubts_are_read_back_from_what_is_stored() -> None:
-    weak, strong = rows("f1", "fgsm", "1/255", [1, 0, 0, 0]), rows("p1", "pgd", "1/255", [1, 1, 0])
+    weak, strong = rows("f1", "fgsm", "1/255", WEAK), rows("p1", "pgd", "1/255", STRONG)
     (doubt,) = checks.doubts(pd.concat([CLEAN, strong, weak]))
     assert checks.Doubt.parse(str(doubt)) == doubt
     assert checks.Doubt.parse(doubt.as_dict()) == doubt
@@ -89,6 +104,8 @@ def test_doubts_are_read_back_from_what_is_stored() -> None:
     of_a_set = checks.Doubt.parse(f"{where}: 2 of 4 pictures: none [zero_gradients]")
     assert of_a_set == checks.Doubt("zero_gradients", where, "2 of 4 pictures: none")
     assert of_a_set.place() == checks.Place("vit_s", "none", 3, "val", "")
+    source = checks.Doubt.parse("source model 'cnn_a' on set 'val': none [zero_gradients]").place()
+    assert source == checks.Place("", "", -1, "val", "", source="cnn_a")
     assert checks.Doubt.parse("something else").place() is None
     assert checks.Doubt.parse("something else").text == "something else"
 

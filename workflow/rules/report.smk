@@ -15,7 +15,7 @@ DYNAMICS_HISTORIES = [
     f"{R}/runs/{m}/{a}/seed{exp.dynamics.seed}/history.json" for m, a in MOVING
 ]
 
-TABLE_NAMES = ["claims", *exp.tables, "paired", "nullity", "cost"] + [
+TABLE_NAMES = ["claims", *exp.tables, "paired", "attacks", "nullity", "cost"] + [
     "influence"
 ] * bool(INFLUENCE)
 FIGURE_NAMES = (
@@ -72,6 +72,27 @@ rule table_paired:
         recipe=RECIPES["table_paired"],
     shell:
         "nsvit table-paired --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
+        " > {log:q} 2>&1"
+
+
+rule table_attacks:
+    input:
+        RECORDS,
+    output:
+        **table("attacks"),
+    log:
+        f"{R}/logs/table_attacks.log",
+    benchmark:
+        f"{R}/benchmarks/table_attacks.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=spec(specs.table),
+        recipe=RECIPES["table_attacks"],
+    shell:
+        "nsvit table-attacks --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
 
 
