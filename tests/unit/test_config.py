@@ -120,13 +120,12 @@ def test_robust_sets_are_over_clean_pictures_and_the_same_classes(raw):
         config.validate(raw)
 
 
-def test_mce_is_among_all_classes():
-    raw = yaml.safe_load((ROOT / "config/imagenet.yaml").read_text())
-    (slug,) = (s for s, one in raw["evaluate"]["conditions"].items() if one.get("metric") == "mce")
-    name = raw["evaluate"]["conditions"][slug]["set"]
+def test_mce_is_among_all_classes(raw):
+    raw["data"]["classes"] = "imagenet-1k"
+    put(raw, "evaluate.conditions.c.metric", "mce")
     config.validate(raw)
-    raw["data"]["sets"][name]["restrict"] = True
-    with pytest.raises(NsvitError, match=f"{slug}.metric: .*data.sets.{name}.restrict"):
+    put(raw, "data.sets.c.restrict", True)
+    with pytest.raises(NsvitError, match=r"c.metric: AlexNet's .*data.sets.c.restrict"):
         config.validate(raw)
 
 

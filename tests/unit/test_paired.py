@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from nsvit import cli, statistics, tables
 from nsvit.config import RobustConfig, StatisticsConfig
@@ -565,68 +564,6 @@ def test_seeds_nobody_ran_are_noted(record_paths: list[Path], spec: TableSpec) -
     full = tables.table_paired(records, spec)
     full = full[full["method"] == "nullspace"].set_index(["model", "versus", "column"])
     assert (wide["detectable"] > full["detectable"]).mean() > 0.9
-
-
-# --- attack success -------------------------------------------------------------------------
-
-
-def test_success_of_attacks(record_paths: list[Path], spec: TableSpec) -> None:
-    """One seed: Wilson's interval of the right pictures; several: all of them together."""
-    records = read_records(record_paths)
-    made = tables.table_attacks(record_paths, spec)
-    again = tables.table_attacks(records, spec)
-    pd.testing.assert_frame_equal(
-        made.drop(columns=["norm", "distance"]), again.drop(columns=["norm", "distance"])
-    )
-    assert made["column"].unique().tolist() == ["fgsm_1", "fgsm_2", "fgsm_4", "fgsm_8"]
-    cells = made.set_index(["model", "method", "column"])
-    for arm in ("none", "nullspace"):
-        right = broken = 0
-        for _, own in records[(records["model"] == "vit_b") & (records["arm"] == arm)].groupby(
-            "seed"
-        ):
-            wide = own.pivot(index="sample", columns="condition", values="correct")[
-                ["clean", "fgsm_4"]
-            ]
-            wide = wide.dropna().astype(bool)
-            right += wide["clean"].sum()
-            broken += (wide["clean"] & ~wide["fgsm_4"]).sum()
-        cell = cells.loc[("vit_b", arm, "fgsm_4")]
-        assert cell["n"] == right and cell["clean"] == "clean"
-        assert cell["value"] == pytest.approx(100 * broken / right, abs=0.006)
-        assert cell["low"] < cell["value"] < cell["high"]
-        if arm == "none":
-            ends = proportion_confint(broken, right, method="wilson")
-            assert (cell["low"], cell["high"]) == pytest.approx([100 * e for e in ends], abs=0.006)
-    assert (made["distance"] == 0.5).all() and (made["norm"] == "linf").all()
-    text = tables.markdown(tables.attacks_sheet(made, spec))
-    assert text.count("±") >= len(made)
-
-
-def test_attacks_without_numbers(record_paths: list[Path], spec: TableSpec) -> None:
-    records = read_records(record_paths)
-    records = records[(records["model"] == "vit_b") & (records["arm"] == "none")]
-    wrong = records.assign(correct=records["correct"] & (records["condition"] != "clean"))
-    made = tables.table_attacks(wrong, spec)
-    assert made["value"].isna().all()
-    assert made.loc[made["model"] == "vit_b", "n"].dropna().unique().tolist() == [0]
-    lost = records[
-        (records["condition"] != "clean") | (records["sample"] != records["sample"].iloc[0])
-    ]
-    with pytest.raises(NsvitError, match="'fgsm_1' has pictures that 'clean'"):
-        tables.table_attacks(lost, spec)
-    doubt = Doubt.parse("vit_b/none/seed0 round -1 set val fgsm_1: more [rising_with_radius]")
-    made = tables.table_attacks(records, spec, [doubt])
-    assert made["doubts"].sum() == 1
-    assert tables.markdown(tables.attacks_sheet(made, spec, [doubt])).count("‡ |") == 1
-
-
-def test_the_verb_of_attacks(record_paths: list[Path], spec: TableSpec, tmp_path: Path) -> None:
-    arguments = ["table-attacks", "--spec", spec.model_dump_json(), "--records"]
-    assert (
-        cli.main([*arguments, *map(str, record_paths), "--out", str(tmp_path / "attacks.csv")]) == 0
-    )
-    assert len(list(tmp_path.glob("attacks.*"))) == 3
 
 
 def test_a_config_without_plain_has_one_reference(record_paths: list[Path], spec: TableSpec):
