@@ -36,9 +36,10 @@ def test_table1_has_every_cell_with_an_interval(finished):
         "doubts",
     ]  # fmt: skip
     assert set(table["method"]) == {"none", "random", "nullspace"}
-    # Every column for every arm, but AutoAttack, which `random` does not have.
-    counts = table.groupby("method").size()
-    assert counts["none"] == counts["nullspace"] == counts["random"] + 1 == 17
+    assert len(table) == 3 * 17
+    lacking = table[table["value"].isna()]  # this attack is not run on this arm
+    assert lacking[["method", "column"]].to_numpy().tolist() == [["random", "autoattack"]]
+    table = table.drop(lacking.index)
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
     assert (table["n"] > 0).all()
     assert (table.loc[table["method"] == "nullspace", "seeds"] == 2).all()
@@ -49,19 +50,16 @@ def test_attacks_of_every_kind_are_in_the_table_on_their_subsets(finished):
     own = table[table["method"] == "nullspace"].set_index("column")
     wanted = {"patch_fool": 6, "cw": 6, "pgd_8": 10, "autoattack": 4, "whitebox": 10}
     assert own.loc[list(wanted), "n"].tolist() == list(wanted.values())
-    clean, robust = own.loc["fgsm_8", "value"], own.loc["whitebox", "value"]
-    assert 0 <= robust <= own.loc["pgd_8", "value"] <= 100 and 0 <= clean <= 100
+    assert own.loc["whitebox", "value"] <= own.loc["pgd_8", "value"]
 
 
 def test_table2_has_its_own_rows_and_columns_and_differences(finished):
     table = pd.read_csv(finished.folder / TABLES / "table2.csv")
     values = table[table["minus"].isna()]
     assert list(dict.fromkeys(values["method"])) == ["none", "madry", "trades", "nullspace"]
-    for method, rows in values.groupby("method"):
-        attacked = ["autoattack"] if method in ("none", "nullspace") else []
-        assert set(rows["column"]) - {"average"} == {
-            *("clean", "fgsm_1", "whitebox", "a", "c"), *attacked
-        }  # fmt: skip
+    wanted = ["clean", "fgsm_1", "autoattack", "whitebox", "a", "c", "average"]
+    for _, rows in values.groupby("method"):
+        assert rows["column"].tolist() == wanted
     differences = table[table["minus"].notna()]
     assert set(differences["minus"]) == {"nullspace"} and len(differences)
 
