@@ -109,7 +109,7 @@ def test_bad_values_are_refused_by_name(raw, key, value, says):
 def test_robust_sets_are_over_clean_pictures_and_the_same_classes(raw):
     fgsm = raw["evaluate"]["conditions"]["fgsm_1"]
     raw["evaluate"]["conditions"]["fgsm_9"] = {**fgsm, "restricted": False}
-    raw["evaluate"]["robust"] = {"worst": {"label": "w", "conditions": ["clean", "fgsm_1"]}}
+    raw["evaluate"]["robust"]["worst"] = {"label": "w", "conditions": ["clean", "fgsm_1"]}
     config.validate(raw)
     put(raw, "evaluate.robust.worst.conditions", ["clean", "fgsm_9"])
     with pytest.raises(NsvitError, match="worst: .* same `restricted`"):
