@@ -34,8 +34,22 @@ def table(name: str) -> str:
 
 
 def first_part(name: str) -> str:
-    """The first part of a table (its first model, or the verdicts of the claims)."""
+    """The first part of a table (its first model)."""
     return table(name).split("\n#### ", 2)[1].partition("\n")[2].strip()
+
+
+def verdicts() -> str:
+    """The claims in short: what is claimed, how its tests came out, the verdict."""
+    with (RUN / "tables/claims.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["level"] == "claim"]
+    lines = ["| claim | its tests here | verdict |", "|---|---|---|"]
+    for origin, mark in (("paper", ""), ("control", " (a control that the paper lacks)")):
+        lines += [
+            f"| {row['title']}{mark} | {row['reason']} | {row['verdict']} |"
+            for row in rows
+            if row["origin"] == origin
+        ]
+    return "\n".join(lines)
 
 
 def names() -> list[str]:
@@ -91,7 +105,7 @@ def main() -> None:
     parts += ["## Cost", cost()]
     (ROOT / "docs/default_run.md").write_text("\n\n".join(parts) + "\n")
     readme = (ROOT / "README.md").read_text()
-    readme = replace(readme, "verdicts", first_part("claims"))
+    readme = replace(readme, "verdicts", verdicts())
     readme = replace(readme, "table1", first_part("table1"))
     readme = replace(readme, "cost", cost())
     (ROOT / "README.md").write_text(readme)
