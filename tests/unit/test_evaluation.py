@@ -344,9 +344,9 @@ def test_dynamics_keeps_its_doubts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # A PGD that does nothing.
     monkeypatch.setitem(nsvit.attacks.ATTACKS, "pgd", lambda model, x, *_: lambda threat: x)
     wanted = spec({k: {"set": "val", "attack": ATTACKS[k]} for k in ("fgsm", "pgd")})
-    dynamic = DynamicsSpec(**dict(wanted), images=8, corrupted_images=1)
-    val = image_tree(tmp_path / "val", per_class=3)
+    dynamic = DynamicsSpec(**dict(wanted), images=24, corrupted_images=1)
+    val = image_tree(tmp_path / "val", per_class=6)
     run_dynamics(dynamic, tmp_path / "run", {"val": val}, tmp_path / "d.parquet")
     frame, sidecar = read_parquet(tmp_path / "d.parquet", "records")
-    assert tuple(frame.columns) == COLUMNS and len(frame) == 2 * 2 * 8
+    assert tuple(frame.columns) == COLUMNS and len(frame) == 2 * 2 * 24
     assert sidecar["doubts"] and all("weaker_than_smaller" in d for d in sidecar["doubts"])
