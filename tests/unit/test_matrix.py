@@ -1,5 +1,6 @@
 """Cells: valid or made again, block by block, the same bytes whatever happened meanwhile."""
 
+import io
 import json
 import os
 import signal
@@ -500,8 +501,10 @@ def cut(content: bytes) -> bytes:
 
 
 def flip(content: bytes) -> bytes:
-    """One bit of the first column's data, which nothing but a checksum notices."""
-    position = len(content) // 3
+    """One bit of the first column's last page, which nothing but its checksum notices."""
+    column = pq.read_metadata(io.BytesIO(content)).row_group(0).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    position = start + column.total_compressed_size - 1
     return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
 
 
