@@ -14,7 +14,15 @@ from nsvit.config.attacks import (
     PatchFoolConfig,
     PgdConfig,
 )
-from nsvit.config.base import RECIPES, Radius, Section, Slug, Triple, radius_value
+from nsvit.config.base import (
+    RECIPES,
+    Augmentation,
+    Radius,
+    Section,
+    Slug,
+    Triple,
+    radius_value,
+)
 from nsvit.config.data import (
     DataConfig,
     MenagerieConfig,
@@ -40,6 +48,7 @@ from nsvit.config.method import (
     ArmConfig,
     ArmKind,
     FinetuneConfig,
+    MixingConfig,
     NoiseConfig,
     RandomNoiseConfig,
 )
@@ -52,6 +61,7 @@ __all__ = [
     "ArmConfig",
     "ArmKind",
     "AttackConfig",
+    "Augmentation",
     "AutoAttackConfig",
     "ClosureConfig",
     "ConditionConfig",
@@ -67,6 +77,7 @@ __all__ = [
     "MenagerieConfig",
     "MenagerieCounts",
     "MiFgsmConfig",
+    "MixingConfig",
     "ModelConfig",
     "NoiseConfig",
     "NullspaceConfig",
