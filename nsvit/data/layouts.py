@@ -7,7 +7,6 @@ the index. Row order: class, then path; in a corruption set, cells (corruption, 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 
 from nsvit import artifacts
 from nsvit.data.pictures import check_image
+from nsvit.data.published import imagenet_wnids, timm_info
 from nsvit.data.rows import find_rows
 from nsvit.errors import NsvitError
 from nsvit.runtime import progress, seed_for
@@ -97,13 +97,8 @@ def read_classes(source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    # timm's files, found without importing timm (which would import torch).
-    found = importlib.util.find_spec("timm")
-    if found is None or not found.submodule_search_locations:
-        raise NsvitError("classes 'imagenet-1k': timm, which carries the list, is not installed")
-    info = Path(found.submodule_search_locations[0]) / "data" / "_info"
-    wnids = tuple((info / "imagenet_synsets.txt").read_text("utf-8").split())
-    lemmas = (info / "imagenet_synset_to_lemma.txt").read_text("utf-8").splitlines()
+    wnids = imagenet_wnids()
+    lemmas = (timm_info() / "imagenet_synset_to_lemma.txt").read_text("utf-8").splitlines()
     name = dict(line.split("\t", 1) for line in lemmas if "\t" in line)
     return wnids, tuple(name[wnid].split(",")[0] for wnid in wnids)
 
