@@ -98,11 +98,11 @@ class SetConfig(Section):
 
     @model_validator(mode="after")
     def _list_fits_layout(self) -> SetConfig:
-        if (self.list is None) == (self.layout in ("list", "devkit")):
-            raise ValueError(
-                "layouts 'list' and 'devkit' need `list`, the file with the labels, and no other "
-                "layout does"
-            )
+        labelled = self.layout in ("list", "devkit")
+        if labelled and self.list is None:
+            raise ValueError(f"layout {self.layout!r} needs `list`, the file with the labels")
+        if not labelled and self.list is not None:
+            raise ValueError("only layout 'list' or 'devkit' needs `list`, a file with the labels")
         return self
 
 
