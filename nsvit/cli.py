@@ -158,6 +158,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", type=Path, required=True)
         if function in TORCH_VERBS:
             sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
+        if function is scan:
+            sub.add_argument("--threads", type=int, default=1, help="that read pictures")
         if function is render:
             sub.add_argument("--processes", type=int, default=1, help="that draw pictures")
         if function is report:

@@ -53,6 +53,15 @@ class ScanSpec(Section):
     classes: str
     set: c.SetConfig
 
+    @model_serializer(mode="wrap")
+    def _without_newer_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that say nothing are left out: indices made before there were such keys stay."""
+        content = dump(self)
+        for key in ("published", "partial", "damaged"):
+            if content["set"][key] == c.SetConfig.model_fields[key].default:
+                del content["set"][key]
+        return content
+
 
 class Drawn(Section):
     """Which pictures of the embedded benchmark a model was trained on."""
@@ -292,7 +301,9 @@ def render_transfer(exp: c.Experiment) -> TransferSpec:
 def scan(exp: c.Experiment, name: str) -> ScanSpec:
     """The spec of `scan`."""
     data = exp.data
-    return ScanSpec(name=name, root=data.root, classes=data.classes, set=data.sets[name])
+    # What the set is called elsewhere changes nothing in its index.
+    own = data.sets[name].model_copy(update={"published": None})
+    return ScanSpec(name=name, root=data.root, classes=data.classes, set=own)
 
 
 def pretrain_model(exp: c.Experiment, name: str) -> PretrainSpec:
