@@ -179,7 +179,7 @@ def test_local_dir_round_trip_is_bit_equal(make_model, images, tmp_path, kind):
     again = load_model(f"local-dir:{tmp_path}").eval()
     assert torch.equal(again(images), model(images))
     spec = models.model_spec(again)
-    assert spec.pop("said")["mean"] == model.mean.flatten().tolist()
+    assert list(spec.pop("said")["mean"]) == model.mean.flatten().tolist()
     assert spec == models.model_spec(model)
     plain = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     assert torch.equal(plain((images - model.mean) / model.std), model(images))
