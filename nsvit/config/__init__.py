@@ -19,6 +19,7 @@ from nsvit.config.data import (
     DataConfig,
     MenagerieConfig,
     MenagerieCounts,
+    PublishedName,
     SetConfig,
     TransferConfig,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "PatchFoolConfig",
     "PgdConfig",
     "PretrainConfig",
+    "PublishedName",
     "Radius",
     "RandomNoiseConfig",
     "RobustConfig",
