@@ -17,7 +17,7 @@ WIDTH = 80
 def as_text(reports: Sequence[SetReport], config: str, root: Path) -> str:
     """The reports for people, at most 80 columns wide where no path is longer."""
     lines = [line for report in reports for line in _set_lines(report, config)]
-    return "\n".join([*lines, "", *_summary(reports, root)]) + "\n"
+    return "\n".join([*lines, *_summary(reports, root)]) + "\n"
 
 
 def as_json(reports: Sequence[SetReport], root: Path) -> dict[str, Any]:
@@ -82,7 +82,10 @@ def _set_lines(report: SetReport, config: str) -> Iterator[str]:
     for note in report.notes:
         yield from _wrapped(note)
     if own is not None and not report.is_good:
+        if not report.is_missing:
+            yield from _wrapped("to get it anew, move the folder away first:")
         yield from advice(own, report.slug, config)
+    yield ""
 
 
 def advice(own: Published, slug: str, config: str) -> Iterator[str]:

@@ -157,7 +157,7 @@ def _members(archive: Path) -> Iterator[tuple[Iterator[_Member], Opener]]:
 def _tar_members(archive: Path, packed: tarfile.TarFile) -> Iterator[_Member]:
     opinion = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and newer
     while (info := packed.next()) is not None:
-        packed.members = []  # not millions of headers in memory
+        packed.members = []  # type: ignore[attr-defined]  # not millions of headers in memory
         if not (info.isdir() or info.isreg()) or info.issparse():
             kind = "a link" if info.issym() or info.islnk() else "a device, pipe or sparse file"
             raise _refused(archive, info.name, kind)

@@ -66,12 +66,15 @@ def download(archive: Archive, folder: Path, waits: Sequence[float] = WAITS) -> 
             "may have replaced it: tell the developers of nsvit"
         ) from None
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise NsvitError(
-                f"{folder}: the disk is full; what arrived is kept, make room"
-            ) from None
-        raise
+        raise disk_error(folder, error) from None
     return Path(path)
+
+
+def disk_error(folder: Path, error: OSError) -> NsvitError:
+    """The error for a folder that cannot be written to."""
+    if error.errno == errno.ENOSPC:
+        return NsvitError(f"{folder}: the disk is full; what arrived is kept, make room")
+    return NsvitError(f"{folder}: cannot be written to ({error})")
 
 
 class Resuming:
@@ -99,7 +102,8 @@ class Resuming:
                     break
                 reason = "the connection was cut"
             except requests.exceptions.HTTPError as error:
-                if error.response.status_code not in (408, 429, 500, 502, 503, 504):
+                status = 0 if error.response is None else error.response.status_code
+                if status not in (408, 429, 500, 502, 503, 504):
                     raise NsvitError(f"{url}: {error}; the file may have moved") from None
                 reason = str(error)
             except requests.exceptions.RequestException as error:
@@ -155,13 +159,13 @@ class Resuming:
 
     def _gather(self, answer: Any, have: int, whole: int | None) -> None:
         self.part.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            open(self.part, "ab" if have else "wb") as file,
-            _Meter(self.part.stem, have, whole) as m,
-        ):
+        meter = _Meter(self.part.stem, have, whole)
+        with open(self.part, "ab" if have else "wb") as file, meter:
             for block in answer.iter_content(BLOCK):
                 file.write(block)
-                m.add(len(block))
+                meter.add(len(block))
+                if whole is not None and meter.have > whole:
+                    raise NsvitError(f"{answer.url}: sends more than the {whole:,} bytes it has")
 
 
 def _continues_at(answer: Any, start: int) -> bool:
