@@ -21,7 +21,7 @@ from nsvit.errors import NsvitError
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1 << 18
+BLOCK = 1 << 14  # bytes; of a block that is cut off, nothing is kept
 TIMEOUT = (20, 60)  # seconds to connect, and between two blocks
 WAITS = (2.0, 10.0, 30.0, 60.0)  # seconds before trying again without having got anything
 REPORT_EVERY = 30.0  # seconds between two lines of a log

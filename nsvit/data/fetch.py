@@ -59,7 +59,7 @@ def fetch(
     if not missing:
         log.info("%s: there already, in %s", own.title, target)
         return False
-    _refuse_no_room(own, missing, folder)
+    _refuse_no_room(own, room_needed(missing, keep_archives), missing, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         for archive in missing:
@@ -86,16 +86,16 @@ def is_there(archive: Archive, target: Path) -> bool:
     return target.is_dir() and any(target.iterdir())
 
 
-def room_needed(archives: Sequence[Archive]) -> int:
-    """Bytes that fetching takes at its peak: what is unpacked, and the largest archive."""
+def room_needed(archives: Sequence[Archive], keep_archives: bool = False) -> int:
+    """Bytes that fetching takes at its peak: what is unpacked, and the largest archive or all."""
     sizes = [archive.size for archive in archives]
-    return sum(sizes) + max(sizes, default=0)
+    return sum(sizes) + (sum(sizes) if keep_archives else max(sizes, default=0))
 
 
-def _refuse_no_room(own: Published, missing: Sequence[Archive], folder: Path) -> None:
+def _refuse_no_room(own: Published, peak: int, missing: Sequence[Archive], folder: Path) -> None:
     names = [name for a in missing for name in (a.file, f"{a.file}.part")]
     there = sum((folder / name).stat().st_size for name in names if (folder / name).exists())
-    needed, free = room_needed(missing) - there, free_bytes(folder)
+    needed, free = peak - there, free_bytes(folder)
     if free < needed + SPARE:
         raise NsvitError(
             f"{own.title}: fetching it takes {needed / 1e9:.1f} GB (archive and pictures), "
