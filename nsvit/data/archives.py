@@ -7,13 +7,13 @@ archive are ignored.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ from nsvit.runtime import progress
 
 BLOCK = 1 << 20
 DEEPEST = 8  # folders below each other; the published sets have four
+#: Errors that are the disk's fault, not the archive's.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 MOST_FILES = 5_000_000  # ImageNet-C's largest archive has a million
 
 
@@ -61,12 +63,17 @@ def unpack(archive: Path, target: Path, limit: int) -> int:
     target.mkdir(parents=True)
     try:
         return _write(archive, target, limit)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
+    except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
-        raise NsvitError(f"{archive}: a damaged archive ({e}); delete it and fetch again") from None
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
+        if isinstance(error, NsvitError) or not isinstance(error, Exception):
+            raise
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise
+        # tarfile and zipfile raise whatever a damaged file leads them to.
+        reason = f"{type(error).__name__}: {error}"
+        raise NsvitError(
+            f"{archive}: a damaged archive ({reason}); delete it and fetch again"
+        ) from None
 
 
 def _write(archive: Path, target: Path, limit: int) -> int:

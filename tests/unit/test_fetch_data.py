@@ -339,6 +339,17 @@ def test_a_hostile_archive_leaves_no_set(server, tmp_path):
     assert files(tmp_path) == {"root/.downloads/set.tar", "root/.downloads/.lock"}
 
 
+def test_a_disk_that_fills_while_unpacking_keeps_the_archive(server, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nsvit.data.archives._copy", full)
+    own = published(archive(server, tar(FOLDERS)))
+    with pytest.raises(NsvitError, match="mine: the disk is full; what arrived is kept"):
+        fetching.fetch(own, tmp_path, "mine", get=get)
+    assert files(tmp_path) == {".downloads/set.tar", ".downloads/.lock"}
+
+
 def test_archives_can_be_kept(server, tmp_path):
     own = published(archive(server, tar(FOLDERS)))
     fetching.fetch(own, tmp_path, "mine", keep_archives=True, get=get)
