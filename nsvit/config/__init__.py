@@ -27,6 +27,7 @@ from nsvit.config.data import (
     DataConfig,
     MenagerieConfig,
     MenagerieCounts,
+    PublishedName,
     SetConfig,
     TransferConfig,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "PatchFoolConfig",
     "PgdConfig",
     "PretrainConfig",
+    "PublishedName",
     "Radius",
     "RandomNoiseConfig",
     "RobustConfig",
