@@ -3,7 +3,7 @@
 `proportions`: accuracy, robust accuracy, Wilson intervals. `corruption`: corruption errors and
 the AlexNet constants. `bootstrap`: resampling of pictures and seeds. `summary`: all columns of
 all runs at once. `robust`: several attacks at once. `paired`: two rows of a table against each
-other. `hypotheses`: McNemar, Holm.
+other. `spread`: how much seeds differ. `hypotheses`: McNemar, Holm.
 """
 
 from nsvit.statistics.bootstrap import (

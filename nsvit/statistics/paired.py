@@ -1,8 +1,9 @@
 """How much better one row of a table is than another, on the same pictures.
 
 Two things make such a difference uncertain: which pictures were drawn, and which seeds the arms
-were finetuned with. Both are estimated, added, and judged by t with Satterthwaite's degrees of
-freedom; one run against one run on one 0/1 column is tested by McNemar's mid-p instead.
+were finetuned with. Both are estimated (the model is in `spread`), added, and judged by t with
+Satterthwaite's degrees of freedom; one run against one run on one 0/1 column is tested by McNemar's
+mid-p instead.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from nsvit.errors import NsvitError
 from nsvit.statistics.hypotheses import mcnemar
+from nsvit.statistics.spread import seed_spread
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -81,22 +82,19 @@ def compare(
 ) -> Comparison | None:
     """The difference row - versus on one column, or on the mean of several (Average).
 
-    Positive means that `row` is better: errors count with the other sign. The picture variance is
-    that of the bootstrap replicates of the difference, averaged over seeds: both rows and all
-    seeds use the same resampled pictures; of columns of right and wrong it is taken as if at least
-    one picture differed. The seed variance is that of the seeds' differences,
-    divided by their number; it holds some picture noise too, so that the sum is a little too
-    large rather than too small. A variance of two or three values is near zero by luck now and
-    then, which would make the smallest p-values, those that survive a correction, too small by
-    an order of magnitude (simulated). It is therefore not taken below the mean variance of such
-    differences over all arms and models of the same column (`seed_floor`). Seeds are paired by
-    number; an arm with one seed is compared with every seed of the other. If that arm is trained,
-    its seed is one of many: the mean variance between seeds of single values counts once more.
+    Positive means that `row` is better: errors count with the other sign. Its variance is the sum
+    of two parts. Pictures: that of the bootstrap replicates of the difference, averaged over
+    seeds; both rows and all seeds use the same resampled pictures; of columns of right and wrong
+    it is taken as if at least one picture differed. Seeds: the variance between seeds that
+    pictures do not explain, over the number of seeds (`seed_spread` says how it is estimated, and
+    from which arms). Seeds are paired by number; an arm with one seed is compared with every seed
+    of the other. If that arm is trained, its seed is one of many: the variance between seeds of
+    single values counts once more.
 
     Limits: where an arm that is trained has one seed and no arm has several, the variance between
     seeds is unknown and taken as zero (`unknown_spread`). Else the one seed is taken to vary as
-    the others do on average. With two seeds the degrees of freedom fall towards one where seeds
-    differ more than pictures do, and intervals get wide.
+    the others do. Arms of one model are taken to vary alike, and no model less than all do on
+    average: docs/overview.md says what simulations say of that.
 
     Args:
         resampled: from `resample`, with both rows.
@@ -125,22 +123,39 @@ def compare(
                 f"{resampled.columns['condition'].iloc[i]!r} was evaluated on different pictures; "
                 "evaluate both again with one config"
             )
-    errors = resampled.columns["error"].to_numpy(dtype=bool)[first]
-    sign = np.where(errors, -1.0, 1.0)
-    values = resampled.columns["value"].to_numpy(dtype=float)
-    each_seed = _signed(resampled, values, first) - _signed(resampled, values, second)
-    replicates = sign * (resampled.replicates[:, first] - resampled.replicates[:, second])
-    pictures = float(np.nanvar(replicates.mean(axis=(1, 2)), ddof=1))
-    pictures = max(pictures, _one_picture(resampled, first[0], errors[0]))
+    errors = resampled.columns["error"].to_numpy(dtype=bool)[first[0]]
+    values, replicates = (
+        a - b for a, b in zip(resampled.better(first), resampled.better(second), strict=True)
+    )
+    pictures = float(np.nanvar(replicates.mean(axis=1), ddof=1))
+    pictures = max(pictures, _one_picture(resampled, first[0], errors))
     alone = [g[1] for g in groups if len(resampled.seeds(g, conditions)) == 1]
-    floor = seed_floor(resampled, conditions, number, bool(alone))
     more = sum(arm not in untrained for arm in alone)
+    spread, times = None, _seeds_counted(len(values), bool(alone), more)
+    if times and row != versus:
+        every = [resampled.seeds(group, conditions) for group in groups]
+        seeds = max(every, key=len) if alone else [seed for seed in every[0] if seed in every[1]]
+        spread = seed_spread(resampled, row[0], seeds, conditions, number, bool(alone))
+    part = (0.0, 0.0, 1.0)
+    if spread is not None:
+        part = (times * max(spread.variance, 0.0), times * spread.square, spread.degrees)
     n = resampled.pictures(first[0])
-    result = judge(each_seed, pictures, n, resampled.config.confidence, floor=floor, more=more)
-    result = replace(result, unknown_spread=more > 0 and floor is None)
-    if first.size > 1 or errors.any() or (more and floor is not None):
+    result = _settle(values, pictures, part, n, resampled.config.confidence)
+    result = replace(result, unknown_spread=more > 0 and spread is None)
+    if first.size > 1 or errors.any() or spread is not None:
         return result
     return _with_mcnemar(result, resampled.scores(first[0, 0]), resampled.scores(second[0, 0]))
+
+
+def _seeds_counted(seeds: int, alone: bool, more: int) -> float:
+    """How many variances between seeds are in a mean over seeds.
+
+    Args:
+        seeds: of the mean.
+        alone: whether a row of it has one seed.
+        more: how many trained rows with one seed there are.
+    """
+    return more + (0.0 if alone and seeds == 1 else 1.0 / seeds)
 
 
 def _one_picture(
@@ -182,69 +197,13 @@ def _with_mcnemar(
     return replace(result, p=p, test="mcnemar")
 
 
-def seed_floor(
-    resampled: Resampled, conditions: Sequence[str], number: int, single: bool
-) -> tuple[float, int] | None:
-    """The usual variance between seeds of a column, from all models and arms that have several.
-
-    Args:
-        resampled: from `resample`.
-        conditions: the column, or those of the Average.
-        number: the round.
-        single: of the values of one arm, for comparisons with an arm of one seed; else of the
-            paired differences of two arms.
-
-    Returns:
-        The mean variance over arms or pairs of arms, and its degrees of freedom: seeds less one,
-        summed over models. Arms of a model share seeds and count once. None where no arm (no
-        pair) has several seeds.
-    """
-    key = (tuple(conditions), number, single)
-    if key not in resampled.memo:
-        variances, degrees = [], 0
-        values = resampled.columns["value"].to_numpy(dtype=float)
-        for model in dict.fromkeys(group[0] for group in resampled.groups()):
-            runs = []
-            for group in resampled.groups():
-                seeds = resampled.seeds(group, conditions)
-                if (group[0], group[2]) == (model, number) and len(seeds) > 1:
-                    means = _signed(resampled, values, resampled.positions(group, conditions))
-                    runs.append(dict(zip(seeds, means.tolist(), strict=True)))
-            pairs = [({}, run) for run in runs] if single else list(combinations(runs, 2))
-            spreads = []
-            for one, other in pairs:
-                common = [seed for seed in other if single or seed in one]
-                if len(common) > 1:
-                    spreads.append([other[seed] - one.get(seed, 0.0) for seed in common])
-            variances += [float(np.var(spread, ddof=1)) for spread in spreads]
-            degrees += max((len(spread) - 1 for spread in spreads), default=0)
-        resampled.memo[key] = (float(np.mean(variances)), degrees) if variances else None
-    return resampled.memo[key]
-
-
-def _signed(
-    resampled: Resampled, values: NDArray[np.float64], at: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """(S,) means over conditions of columns (S, C), errors with the other sign."""
-    errors = resampled.columns["error"].to_numpy(dtype=bool)[at]
-    means: NDArray[np.float64] = np.where(errors, -values[at], values[at]).mean(axis=1)
-    return means
-
-
 def judge(
-    each_seed: ArrayLike,
-    picture_variance: float,
-    n: int,
-    confidence: float,
-    null: float = 0.0,
-    floor: tuple[float, int] | None = None,
-    more: int = 0,
+    each_seed: ArrayLike, picture_variance: float, n: int, confidence: float, null: float = 0.0
 ) -> Comparison:
     """An effect from its value in each seed and the variance that pictures give to their mean.
 
-    SE^2 = V_pic + V_seed with V_seed the variance of the seeds' values over their number (0 for
-    one seed), plus that of the floor once for each of `more`; degrees of freedom after
-    Satterthwaite; interval and p-value by t.
+    The variance between seeds is that of the values, over their number (0 for one seed). It holds
+    some picture noise, so that the sum is too large rather than too small.
 
     Args:
         each_seed: (S,) values.
@@ -252,25 +211,37 @@ def judge(
         n: distinct pictures.
         confidence: of the interval.
         null: what the effect is measured from.
-        floor: the least variance between seeds to believe in, and its degrees of freedom.
-        more: how many arms with one seed vary between seeds nobody ran, as the floor says.
+    """
+    values = np.asarray(each_seed, dtype=np.float64) - null
+    seeds = len(values)
+    own = float(values.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    return _settle(values, picture_variance, (own, own, max(seeds - 1, 1)), n, confidence)
+
+
+def _settle(
+    each_seed: NDArray[np.float64],
+    pictures: float,
+    seed_part: tuple[float, float, float],
+    n: int,
+    confidence: float,
+) -> Comparison:
+    """Interval and p-value by t, its degrees of freedom after Satterthwaite.
+
+    Args:
+        each_seed: (S,) values.
+        pictures: variance that pictures give to their mean.
+        seed_part: variance that seeds add, the mean square it was taken from (picture noise
+            included; the whole of it is uncertain) and that one's degrees of freedom.
+        n: distinct pictures.
+        confidence: of the interval.
     """
     from scipy.special import stdtr, stdtrit
 
-    values = np.asarray(each_seed, dtype=np.float64) - null
-    seeds = len(values)
-    effect = float(values.mean())
-    variance, degrees = (float(values.var(ddof=1)), seeds - 1) if seeds > 1 else (0.0, 1)
-    usual, usual_degrees = floor or (0.0, 1)
-    if seeds > 1 and usual > variance:
-        variance, degrees = usual, usual_degrees
-    # One estimate used twice is one term of Satterthwaite's sum, two estimates are two.
-    own, other = variance / seeds, more * usual
-    same = degrees == usual_degrees and variance == usual
-    terms = [(own + other, degrees)] if same else [(own, degrees), (other, usual_degrees)]
-    total = picture_variance + own + other
+    effect, seeds = float(each_seed.mean()), len(each_seed)
+    added, square, degrees = seed_part
+    total = pictures + added
     se = math.sqrt(total) if total > _ROUNDING else 0.0
-    below = picture_variance**2 / max(n - 1, 1) + sum(v**2 / d for v, d in terms)
+    below = pictures**2 / max(n - 1, 1) + square**2 / degrees
     df = total**2 / below if below > 0 else float(max(n - 1, 1))
     t = float(stdtrit(df, 0.5 + confidence / 2))
     if se == 0.0:

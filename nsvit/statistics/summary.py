@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from nsvit.statistics.proportions import wilson_interval
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+
+    from nsvit.statistics.spread import Spread
 
 #: (model, arm, round): the runs of all seeds that make one row of a table.
 Group = tuple[str, str, int]
@@ -42,13 +44,17 @@ class Resampled:
     matrices: Mapping[str, NDArray[np.float64]]
 
     @cached_property
-    def memo(self) -> dict[tuple[tuple[str, ...], int, bool], tuple[float, int] | None]:
-        """What `seed_floor` has computed so far."""
+    def memo(self) -> dict[tuple[Any, ...], Spread | None]:
+        """What `seed_spread` has computed so far."""
         return {}
 
     def groups(self) -> list[Group]:
         """Every (model, arm, round) there is, in order of first occurrence."""
-        return list(dict.fromkeys(group for group, _ in self._places))
+        return list(self._groups)
+
+    @cached_property
+    def _groups(self) -> dict[Group, None]:
+        return dict.fromkeys(group for group, _ in self._places)
 
     @cached_property
     def _places(self) -> dict[tuple[Group, str], dict[int, int]]:
@@ -127,6 +133,16 @@ class Resampled:
         seeds = self.seeds(group, conditions)
         rows = [[by_seed[seed] for by_seed in found] for seed in seeds]
         return np.array(rows, dtype=np.intp).reshape(len(rows), len(conditions))
+
+    def better(self, at: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Means over the conditions of columns (..., C), the larger the better.
+
+        Returns:
+            (...) values and (B, ...) replicates, errors with the other sign.
+        """
+        sign = np.where(self._errors[at], -1.0, 1.0)
+        values = (sign * self._values[at]).mean(axis=-1)
+        return values, (sign * self.replicates[:, at]).mean(axis=-1)
 
     def combine(
         self, group: Group, conditions: Sequence[str], accuracies: bool = True
