@@ -41,6 +41,7 @@ from nsvit.verbs.pages import (
 from nsvit.verbs.spec import Args
 from nsvit.verbs.stages import (
     contact_sheet,
+    corrupt,
     dynamics,
     evaluate,
     finetune,
@@ -82,6 +83,7 @@ def config_schema(args: Args) -> None:
 RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     render: ("root", "classes"),
     render_transfer: ("root", "val"),
+    corrupt: ("index", "root"),
     scan: (),
     contact_sheet: ("index",),
     pretrain_model: ("train", "val"),
@@ -158,8 +160,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", type=Path, required=True)
         if function in TORCH_VERBS:
             sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
-        if function is render:
-            sub.add_argument("--processes", type=int, default=1, help="that draw pictures")
+        if function in (render, corrupt):
+            sub.add_argument("--processes", type=int, default=1, help="that make pictures")
         if function is report:
             sub.add_argument(
                 "--readme", type=Path, help="where the list of files goes, if anywhere"
@@ -175,8 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runtime.setup_logging(args.verbose)
     if not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
         sys.stderr.write(shlex.join(["nsvit", *(arguments or sys.argv[1:])]) + "\n")
+    living = progress.alive() if args.is_rule else contextlib.nullcontext()
     try:
-        args.function(args)
+        with living:
+            args.function(args)
     except NsvitError as error:
         log.error("error: %s", error)
         return 1

@@ -16,6 +16,7 @@ from nsvit.config.attacks import (
 )
 from nsvit.config.base import RECIPES, Radius, Section, Slug, Triple, radius_value
 from nsvit.config.data import (
+    CorruptConfig,
     DataConfig,
     MenagerieConfig,
     MenagerieCounts,
@@ -55,6 +56,7 @@ __all__ = [
     "AutoAttackConfig",
     "ClosureConfig",
     "ConditionConfig",
+    "CorruptConfig",
     "CwConfig",
     "DataConfig",
     "DynamicsConfig",

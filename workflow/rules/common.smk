@@ -78,6 +78,13 @@ def render_needs(w):
     return [f"{R}/rendered/val.json"] if w.set == "c" else []
 
 
+def made_pictures(w):
+    """What says that a set was made here; nothing for a set that is on disk."""
+    if exp.data.sets[w.set].corrupt:
+        return [f"{R}/corrupted/{w.set}.json"]
+    return [f"{R}/rendered/{w.set}.json"] if exp.data.menagerie else []
+
+
 def records_of(pairs):
     """The records of these (model, arm), of every seed."""
     return [path for model, arm in pairs for path in manifests(model, arm)]

@@ -57,9 +57,32 @@ rule render_transfer:
         " --out {output:q} --threads {threads} > {log:q} 2>&1"
 
 
+# A set that is made from the pictures of another one, with any number of processes the same.
+rule corrupt:
+    input:
+        lambda w: index(exp.data.sets[w.set].corrupt.source),
+    output:
+        f"{R}/corrupted/{{set}}.json",
+    log:
+        f"{R}/logs/corrupt/{{set}}.log",
+    benchmark:
+        f"{R}/benchmarks/corrupt/{{set}}.tsv"
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=spec(specs.corrupt, "set"),
+        root=specs.made_root(exp),
+        recipe=RECIPES["corrupt"],
+    shell:
+        "nsvit corrupt --spec {params.spec:q} --index {input:q} --root {params.root:q}"
+        " --out {output:q} --processes {threads} > {log:q} 2>&1"
+
+
 rule scan:
     input:
-        lambda w: f"{R}/rendered/{w.set}.json" if exp.data.menagerie else [],
+        made_pictures,
     output:
         f"{R}/index/{{set}}.parquet",
     log:
