@@ -160,6 +160,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", type=Path, required=True)
         if function in TORCH_VERBS:
             sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
+        if function is scan:
+            sub.add_argument("--threads", type=int, default=1, help="that read pictures")
         if function in (render, corrupt):
             sub.add_argument("--processes", type=int, default=1, help="that make pictures")
         if function is report:

@@ -24,6 +24,7 @@ from nsvit.data.layouts import ImageSet
 from nsvit.errors import NsvitError
 from nsvit.inputs import Pictures, check_fits
 from nsvit.models import PixelModel, frozen, load_model
+from nsvit.statistics.checks import Doubt
 
 if TYPE_CHECKING:
     from nsvit.specs import EvaluateSpec
@@ -260,26 +261,28 @@ class Views:
 def examine_reading(
     subject: Subject, reading: Reading, slugs: Iterable[str]
 ) -> dict[str, list[str]]:
-    """What makes attacks on these pictures doubtful: the checks that need the model.
+    """What makes results on these pictures doubtful: the checks that need the model or the set.
 
-    The target is looked at for every attack, and the source for one that follows another model.
+    Pictures that the scan left out concern every condition, the rest those with an attack: the
+    target is looked at for every attack, and the source for one that follows another model.
     Depends on the first pictures of the reading only.
 
     Args:
         subject: the model.
         reading: from `plan_readings`.
-        slugs: conditions of the reading; those without an attack have no doubts.
+        slugs: conditions of the reading.
     """
     count = min(subject.batch_size, EXAMINED)
     views, few = Views(subject, reading), reading.pictures.part(0, count)
     device = subject.model.mean.device
     looked: dict[tuple[bool, str | None], list[str]] = {}
-    found = {}
+    lost, found = _left_out(reading), {}
     for slug in slugs:
-        condition = reading.conditions[slug]
+        condition, own = reading.conditions[slug], list(lost)
+        found[slug] = own
         if condition.attack is None:
             continue
-        masked, own = is_masked(reading, condition), []
+        masked = is_masked(reading, condition)
         for source in dict.fromkeys((None, source_of(condition))):
             view = views.target(masked) if source is None else views.source(source, masked)
             if view is not None and (masked, source) not in looked:
@@ -287,5 +290,16 @@ def examine_reading(
                 doubts = examine(view, images, labels, view.where)
                 looked[masked, source] = [str(doubt) for doubt in doubts]
             own += looked.get((masked, source), [])
-        found[slug] = own
     return found
+
+
+def _left_out(reading: Reading) -> list[str]:
+    """What to say about a set whose scan left damaged pictures out."""
+    own = reading.pictures.image_set
+    if not own.skipped:
+        return []
+    text = (
+        f"{len(own.skipped)} damaged pictures are left out (data.sets.{own.name}.damaged is "
+        f"'skip'), such as {own.skipped[0]}"
+    )
+    return [str(Doubt("damaged", f"set {own.name!r}", text))]

@@ -62,6 +62,15 @@ class ScanSpec(Section):
     classes: str
     set: c.SetConfig
 
+    @model_serializer(mode="wrap")
+    def _without_newer_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that say nothing are left out: indices made before there were such keys stay."""
+        content = dump(self)
+        for key in ("published", "partial", "damaged"):
+            if content["set"][key] == c.SetConfig.model_fields[key].default:
+                del content["set"][key]
+        return content
+
 
 class Drawn(Section):
     """Which pictures of the embedded benchmark a model was trained on."""
@@ -312,10 +321,10 @@ def made_root(exp: c.Experiment) -> str:
 
 
 def scan(exp: c.Experiment, name: str) -> ScanSpec:
-    """The spec of `scan`: what is only for making or planning the set is left out."""
+    """The spec of `scan`: what is only for making, checking or planning the set is left out."""
     data, own = exp.data, exp.data.sets[name]
     root = data.root if own.corrupt is None else made_root(exp)
-    plain = own.model_copy(update={"pictures": None, "corrupt": None})
+    plain = own.model_copy(update={"published": None, "pictures": None, "corrupt": None})
     return ScanSpec(name=name, root=root, classes=data.classes, set=plain)
 
 

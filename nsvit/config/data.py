@@ -12,6 +12,19 @@ from pydantic import (
 
 from nsvit.config.base import PositiveInt, Radius, Section, Slug
 
+#: Sets whose counts and classes are known: `nsvit.data.published` says more about each.
+PublishedName = Literal[
+    "imagenet-train",
+    "imagenet-val",
+    "imagenet-a",
+    "imagenet-r",
+    "imagenet-v2",
+    "imagenet-sketch",
+    "imagenet-stylized",
+    "imagenet-c",
+    "damagenet",
+]
+
 
 class MenagerieCounts(Section):
     """How many pictures each embedded set gets."""
@@ -63,15 +76,27 @@ class SetConfig(Section):
     """One image set on disk."""
 
     path: str = Field(description="folder, relative to data.root")
-    layout: Literal["wnid", "index", "corruption", "list"] = Field(
+    layout: Literal["wnid", "index", "corruption", "list", "devkit"] = Field(
         "wnid",
-        description="<wnid>/*, <class number>/* (ImageNet-V2), <corruption>/<severity>/<wnid>/* or "
-        "a flat folder with a list file (DAmageNet)",
+        description="<wnid>/*, <class number>/* (ImageNet-V2), <corruption>/<severity>/<wnid>/*, "
+        "a flat folder with a list file (DAmageNet), or ImageNet's flat val with its devkit",
     )
     list: str | None = Field(
         None,
-        description="layout list: file of lines '<file name> <class number or wnid>', relative to "
-        "data.root; in the set's folder or elsewhere",
+        description="layout list: file of lines '<file name> <class number or wnid>'; layout "
+        "devkit: the devkit's ILSVRC2012_validation_ground_truth.txt, with meta.mat beside it. "
+        "Relative to data.root; in the set's folder or elsewhere",
+    )
+    published: PublishedName | None = Field(
+        None,
+        description="it is this published set: `nsvit check-data` compares counts and classes",
+    )
+    partial: bool = Field(
+        False, description="some classes may have no pictures; predictions are among all of them"
+    )
+    damaged: Literal["stop", "skip"] = Field(
+        "stop",
+        description="a picture that cannot be decoded: stop, or leave it out, count it and say so",
     )
     resize: int | None = Field(None, ge=1, description="shorter side after bicubic resize, pixels")
     crop: int | None = Field(None, ge=1, description="side of the centre crop, pixels")
@@ -87,8 +112,11 @@ class SetConfig(Section):
 
     @model_validator(mode="after")
     def _list_fits_layout(self) -> SetConfig:
-        if (self.list is None) == (self.layout == "list"):
-            raise ValueError("layout 'list' needs `list`, its list file, and no other layout does")
+        labelled = self.layout in ("list", "devkit")
+        if labelled and self.list is None:
+            raise ValueError(f"layout {self.layout!r} needs `list`, the file with the labels")
+        if not labelled and self.list is not None:
+            raise ValueError("only layout 'list' or 'devkit' needs `list`, a file with the labels")
         return self
 
 

@@ -6,9 +6,11 @@ the index. Row order: class, then path; in a corruption set, cells (corruption, 
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import importlib.util
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,22 +21,31 @@ import pandas as pd
 
 from nsvit import artifacts
 from nsvit.data.pictures import check_image
-from nsvit.data.rows import find_rows
+from nsvit.data.published import imagenet_wnids, timm_info
+from nsvit.data.rows import Row, find_rows
 from nsvit.errors import NsvitError
 from nsvit.runtime import progress, seed_for
 from nsvit.specs import ScanSpec
 
+log = logging.getLogger(__name__)
+
+CHUNK = 10_000  # pictures handed to the threads at a time
+
 # --- scanning -------------------------------------------------------------------------------
 
 
-def scan(spec: ScanSpec) -> tuple[pd.DataFrame, dict[str, Any]]:
+def scan(spec: ScanSpec, threads: int = 1) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Lists and checks the pictures of a set.
+
+    Args:
+        spec: where the set is, and what to do with damaged pictures.
+        threads: how many pictures are read at once; the result does not depend on it.
 
     Returns:
         frame: path (posix, relative to the set's folder), label (int64), corruption ("" if
             none), severity (int8, 0 if none).
         info: name, root, classes (wnids), names, allowed (class indices or None), resize, crop,
-            content (a hash of all files).
+            content (a hash of all files), and skipped (paths of damaged pictures), if any.
 
     Raises:
         NsvitError: names the folder or file that is missing, empty, unknown or not an image.
@@ -42,11 +53,8 @@ def scan(spec: ScanSpec) -> tuple[pd.DataFrame, dict[str, Any]]:
     classes, names = read_classes(spec.classes)
     root = Path(spec.root) / spec.set.path
     rows = find_rows(Path(spec.root), spec.set, classes)
-    content = hashlib.sha256()
-    for path, *_ in progress(rows, f"scan {spec.name}"):
-        check_image(root / path)
-        content.update(f"{path} {artifacts.sha256(root / path)}\n".encode())
-    frame = pd.DataFrame(rows, columns=["path", "label", "corruption", "severity"])
+    whole, damaged, content = _examine(root, rows, spec, threads)
+    frame = pd.DataFrame(whole, columns=["path", "label", "corruption", "severity"])
     frame = frame.astype({"label": np.int64, "severity": np.int8})
     allowed = sorted({int(label) for label in frame["label"]}) if spec.set.restrict else None
     info = {
@@ -57,17 +65,72 @@ def scan(spec: ScanSpec) -> tuple[pd.DataFrame, dict[str, Any]]:
         "allowed": allowed,
         "resize": spec.set.resize,
         "crop": spec.set.crop,
-        "content": content.hexdigest(),
+        "content": content,
     }
-    return frame, info
+    return frame, info | ({"skipped": damaged} if damaged else {})
 
 
-def write_index(spec: ScanSpec, out: str | Path) -> None:
+def _examine(
+    root: Path, rows: Sequence[Row], spec: ScanSpec, threads: int
+) -> tuple[list[Row], list[str], str]:
+    """Reads every picture: rows of the whole ones, paths of damaged ones, hash of the whole.
+
+    In a corruption set, a picture that is damaged in one cell is left out of all of them: every
+    corruption and severity must show the same pictures.
+    """
+    found = _hashes([root / row[0] for row in rows], spec.set.damaged == "skip", threads)
+    hashes = list(progress(found, f"scan {spec.name}", len(rows)))
+    damaged = [row[0] for row, digest in zip(rows, hashes, strict=True) if digest is None]
+    lost = {_across_cells(path, spec.set.layout) for path in damaged}
+    content, whole = hashlib.sha256(), []
+    for row, digest in zip(rows, hashes, strict=True):
+        if digest is not None and _across_cells(row[0], spec.set.layout) not in lost:
+            whole.append(row)
+            content.update(f"{row[0]} {digest}\n".encode())
+    if damaged:
+        log.warning(
+            "%s: %d of %d pictures cannot be decoded and are left out, as data.sets.%s.damaged "
+            "says; the first is %s", root, len(damaged), len(rows), spec.name, damaged[0],
+        )  # fmt: skip
+    if not whole:
+        raise NsvitError(f"{root}: not one picture can be decoded; get the set again")
+    return whole, damaged, content.hexdigest()
+
+
+def _hashes(paths: Sequence[Path], skip: bool, threads: int) -> Iterator[str | None]:
+    """Decoding and hashing release the interpreter's lock, so threads do them side by side."""
+    look = functools.partial(_hash_whole, skip=skip)
+    if threads <= 1:
+        yield from map(look, paths)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(paths), CHUNK):  # not millions of waiting jobs
+            yield from pool.map(look, paths[start : start + CHUNK])
+
+
+def _hash_whole(path: Path, skip: bool) -> str | None:
+    """The hash of a picture's file, or None for a damaged one that is to be skipped."""
+    try:
+        check_image(path)
+    except NsvitError:
+        if not skip:
+            raise
+        return None
+    return artifacts.sha256(path)
+
+
+def _across_cells(path: str, layout: str) -> str:
+    """What a picture is called in every cell of a corruption set; its path in another."""
+    return path.split("/", 2)[2] if layout == "corruption" else path
+
+
+def write_index(spec: ScanSpec, out: str | Path, threads: int = 1) -> None:
     """Scans a set and writes its index (parquet, kind "index")."""
-    frame, info = scan(spec)
-    sidecar = artifacts.provenance(
-        "index", spec.model_dump(mode="json"), metrics={"pictures": len(frame)}
-    )
+    frame, info = scan(spec, threads)
+    metrics = {"pictures": len(frame)}
+    if "skipped" in info:
+        metrics["skipped"] = len(info["skipped"])
+    sidecar = artifacts.provenance("index", spec.model_dump(mode="json"), metrics=metrics)
     artifacts.write_parquet(out, frame, {**sidecar, "set": info})
 
 
@@ -97,13 +160,8 @@ def read_classes(source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    # timm's files, found without importing timm (which would import torch).
-    found = importlib.util.find_spec("timm")
-    if found is None or not found.submodule_search_locations:
-        raise NsvitError("classes 'imagenet-1k': timm, which carries the list, is not installed")
-    info = Path(found.submodule_search_locations[0]) / "data" / "_info"
-    wnids = tuple((info / "imagenet_synsets.txt").read_text("utf-8").split())
-    lemmas = (info / "imagenet_synset_to_lemma.txt").read_text("utf-8").splitlines()
+    wnids = imagenet_wnids()
+    lemmas = (timm_info() / "imagenet_synset_to_lemma.txt").read_text("utf-8").splitlines()
     name = dict(line.split("\t", 1) for line in lemmas if "\t" in line)
     return wnids, tuple(name[wnid].split(",")[0] for wnid in wnids)
 
@@ -123,6 +181,7 @@ class ImageSet:
         allowed: the classes predictions are restricted to, or None.
         resize, crop: evaluation transform in pixels, or None.
         content: a hash of all files of the set when it was scanned.
+        skipped: damaged pictures that the scan left out, as paths below `root`.
     """
 
     name: str
@@ -134,6 +193,7 @@ class ImageSet:
     resize: int | None = None
     crop: int | None = None
     content: str = ""
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -184,6 +244,7 @@ def open_set(index: str | Path) -> ImageSet:
         resize=info["resize"],
         crop=info["crop"],
         content=info.get("content", ""),
+        skipped=tuple(info.get("skipped", ())),
     )
 
 

@@ -29,13 +29,22 @@ def check_image(path: Path) -> None:
 
 
 def not_an_image(path: Path, error: Exception) -> NsvitError:
-    """The error for a file that is not a whole image."""
+    """The error for a file that is not a whole image, or one too large to be decoded safely."""
+    if isinstance(error, Image.DecompressionBombError):
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        return NsvitError(
+            f"{path}: too large to be decoded safely, more than {most:.0f} million pixels; scale "
+            "it down or remove it"
+        )
     reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
     return NsvitError(f"{path}: not an image ({reason}); remove or replace it")
 
 
 def read_rgb(path: Path) -> Image.Image:
     """A picture as 8-bit RGB, whatever it is on disk (grey, palette, CMYK, alpha, 16 bits).
+
+    A rotation that EXIF asks for is not done: the published numbers of ImageNet and its siblings
+    are of the pixels as stored, and so is what models were trained on.
 
     Raises:
         NsvitError: not an image, or a damaged one; names the file.

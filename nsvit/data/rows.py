@@ -5,12 +5,14 @@ Folders of classes, of corruptions with class folders in them, or a flat folder 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from nsvit.config import SetConfig
 from nsvit.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from nsvit.data.devkit import Line, devkit_lines, read_listing
 from nsvit.errors import NsvitError
 
 #: Beside the class folders of published archives (ImageNet-A and -R carry a README.txt).
@@ -31,21 +33,26 @@ def find_rows(root: Path, own: SetConfig, classes: Sequence[str]) -> list[Row]:
     Raises:
         NsvitError: names the folder, file or line that is missing, empty or unknown.
     """
-    folder = root / own.path
+    folder, listing = root / own.path, root / (own.list or "")
+    some = own.restrict or own.partial
+    if not folder.is_dir():
+        raise NsvitError(f"{folder}: no such folder")
     if own.layout == "corruption":
-        return _corruption_rows(folder, classes, own.restrict)
+        return _corruption_rows(folder, classes, some)
     if own.layout == "list":
-        return _listed_rows(folder, root / (own.list or ""), classes)
-    return _class_rows(folder, classes, own.layout, own.restrict)
+        return _listed_rows(folder, listing, _lines(listing, classes))
+    if own.layout == "devkit":
+        return _listed_rows(folder, listing, devkit_lines(listing, classes))
+    return _class_rows(folder, classes, own.layout, some)
 
 
 # --- class folders --------------------------------------------------------------------------
 
 
 def _class_rows(
-    root: Path, classes: Sequence[str], layout: str, restrict: bool, prefix: str = ""
+    root: Path, classes: Sequence[str], layout: str, some: bool, prefix: str = ""
 ) -> list[Row]:
-    """Rows of a folder of class folders, in class order."""
+    """Rows of a folder of class folders, in class order; `some` classes may have none."""
     number = {wnid: i for i, wnid in enumerate(classes)}
     folders: dict[int, Path] = {}
     for folder in _folders(root):
@@ -58,11 +65,12 @@ def _class_rows(
     if not folders:
         raise NsvitError(f"{root}: empty, expected class folders with pictures")
     absent = [wnid for i, wnid in enumerate(classes) if i not in folders]
-    if absent and not restrict:
+    if absent and not some:
         shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         raise NsvitError(
             f"{root}: no folder for {len(absent)} of {len(classes)} classes ({shown}); complete "
-            "the set, or set `restrict: true` if it covers only some classes"
+            "the set, or set `restrict: true` if it covers only some classes (`partial: true` if "
+            "predictions are still among all)"
         )
     return [
         (f"{prefix}{folders[label].name}/{name}", label, "", 0)
@@ -75,7 +83,7 @@ def _index_label(folder: Path, classes: int) -> int | None:
     return int(folder.name) if folder.name.isdecimal() and int(folder.name) < classes else None
 
 
-def _corruption_rows(root: Path, classes: Sequence[str], restrict: bool) -> list[Row]:
+def _corruption_rows(root: Path, classes: Sequence[str], some: bool) -> list[Row]:
     """Rows of corruption/severity/class folders; every cell must hold the same pictures."""
     for folder in _folders(root):
         if folder.name not in CORRUPTIONS + EXTRA_CORRUPTIONS:
@@ -88,7 +96,7 @@ def _corruption_rows(root: Path, classes: Sequence[str], restrict: bool) -> list
                 raise NsvitError(f"{stray}: not a severity (1 to 5)")
         for severity in SEVERITIES:
             cell = root / corruption / str(severity)
-            found = _class_rows(cell, classes, "wnid", restrict)
+            found = _class_rows(cell, classes, "wnid", some)
             paths = {row[0] for row in found}
             first = paths if first is None else first
             if paths != first:
@@ -103,28 +111,32 @@ def _corruption_rows(root: Path, classes: Sequence[str], restrict: bool) -> list
 
 def _folders(root: Path) -> list[Path]:
     found = []
-    for path in _visible(root):
-        if path.is_dir():
-            found.append(path)
-        elif not _DOCUMENTS.fullmatch(path.name):
-            raise NsvitError(f"{path}: a file where only folders are expected; remove it")
+    for name, is_folder in _visible(root):
+        if is_folder:
+            found.append(root / name)
+        elif not _DOCUMENTS.fullmatch(name):
+            raise NsvitError(f"{root / name}: a file where only folders are expected; remove it")
     return found
 
 
-def _visible(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, but for what begins with a dot."""
+def _visible(folder: Path) -> list[tuple[str, bool]]:
+    """Names of what is in a folder, sorted, but for dot files; and whether each is a folder."""
     if not folder.is_dir():
         raise NsvitError(f"{folder}: no such folder")
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    # Not a stat call for each: there are millions of pictures, often on a network disk.
+    with os.scandir(folder) as entries:
+        return sorted((e.name, e.is_dir()) for e in entries if not e.name.startswith("."))
 
 
 def _files(folder: Path) -> list[str]:
     """Names of the files of a folder of pictures, sorted."""
     names = []
-    for path in _visible(folder):
-        if path.is_dir():
-            raise NsvitError(f"{path}: a folder where only pictures are expected; remove it")
-        names.append(path.name)
+    for name, is_folder in _visible(folder):
+        if is_folder:
+            raise NsvitError(
+                f"{folder / name}: a folder where only pictures are expected; remove it"
+            )
+        names.append(name)
     if not names:
         raise NsvitError(f"{folder}: empty, expected pictures")
     return names
@@ -133,8 +145,8 @@ def _files(folder: Path) -> list[str]:
 # --- a list file ----------------------------------------------------------------------------
 
 
-def _listed_rows(root: Path, listing: Path, classes: Sequence[str]) -> list[Row]:
-    """Rows of a flat folder whose list file has a line `<file name> <label>` per picture.
+def _listed_rows(root: Path, listing: Path, lines: Sequence[Line]) -> list[Row]:
+    """Rows of a flat folder whose pictures a list file names, with their labels.
 
     As DAmageNet is published: the pictures are named like those of ImageNet's val and are PNG
     files, while its authors' list has val's own names, which end in .JPEG. So a name that is not
@@ -150,7 +162,7 @@ def _listed_rows(root: Path, listing: Path, classes: Sequence[str]) -> list[Row]
         by_stem.setdefault(Path(name).stem, []).append(name)
     listed: dict[str, tuple[int, int]] = {}
     known = set(there)
-    for line, name, label in _lines(listing, classes):
+    for line, name, label in lines:
         alike = [name] if name in known else by_stem.get(Path(name).stem, [])
         if len(alike) != 1:
             what = f"it could be {' or '.join(alike)}" if alike else "no such picture"
@@ -173,13 +185,9 @@ def _listed_rows(root: Path, listing: Path, classes: Sequence[str]) -> list[Row]
     return [(name, label, "", 0) for label, name in sorted((v[0], k) for k, v in listed.items())]
 
 
-def _lines(listing: Path, classes: Sequence[str]) -> list[tuple[int, str, int]]:
-    """Line number, file name and class index of every line of a list file; blank ones left out."""
-    try:
-        text = listing.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "no such list file" if isinstance(error, FileNotFoundError) else str(error)
-        raise NsvitError(f"{listing}: {reason}; it is the set's `list`") from None
+def _lines(listing: Path, classes: Sequence[str]) -> list[Line]:
+    """The lines `<file name> <label>` of a list file; blank ones left out."""
+    text = read_listing(listing)
     number = {wnid: i for i, wnid in enumerate(classes)}
     found = []
     for line, content in enumerate(text.splitlines(), 1):

@@ -36,7 +36,7 @@ def scan(args: Args) -> None:
     """List and check the pictures of one set on disk."""
     from nsvit.data import layouts
 
-    layouts.write_index(read_spec(specs.ScanSpec, args), args.out)
+    layouts.write_index(read_spec(specs.ScanSpec, args), args.out, args.threads)
 
 
 def contact_sheet(args: Args) -> None:

@@ -89,15 +89,16 @@ rule scan:
         f"{R}/logs/scan/{{set}}.log",
     benchmark:
         f"{R}/benchmarks/scan/{{set}}.tsv"
-    threads: 1
+    # On disk there may be millions of pictures: ImageNet-C has 3.75 million.
+    threads: 1 if exp.data.menagerie else 8
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=2000 if exp.data.menagerie else 8000,
+        runtime=60 if exp.data.menagerie else 720,
     params:
         spec=spec(specs.scan, "set"),
         recipe=RECIPES["scan"],
     shell:
-        "nsvit scan --spec {params.spec:q} --out {output:q} > {log:q} 2>&1"
+        "nsvit scan --spec {params.spec:q} --out {output:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule contact_sheet:
