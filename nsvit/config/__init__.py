@@ -14,7 +14,15 @@ from nsvit.config.attacks import (
     PatchFoolConfig,
     PgdConfig,
 )
-from nsvit.config.base import RECIPES, Radius, Section, Slug, Triple, radius_value
+from nsvit.config.base import (
+    RECIPES,
+    Augmentation,
+    Radius,
+    Section,
+    Slug,
+    Triple,
+    radius_value,
+)
 from nsvit.config.data import (
     CorruptConfig,
     DataConfig,
@@ -41,6 +49,7 @@ from nsvit.config.method import (
     ArmConfig,
     ArmKind,
     FinetuneConfig,
+    MixingConfig,
     NoiseConfig,
     RandomNoiseConfig,
 )
@@ -53,6 +62,7 @@ __all__ = [
     "ArmConfig",
     "ArmKind",
     "AttackConfig",
+    "Augmentation",
     "AutoAttackConfig",
     "ClosureConfig",
     "ConditionConfig",
@@ -69,6 +79,7 @@ __all__ = [
     "MenagerieConfig",
     "MenagerieCounts",
     "MiFgsmConfig",
+    "MixingConfig",
     "ModelConfig",
     "NoiseConfig",
     "NullspaceConfig",

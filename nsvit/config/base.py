@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -58,6 +58,9 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 Triple = tuple[float, float, float]
+
+#: How training pictures are varied (nsvit.data.augment).
+Augmentation = Literal["light", "imagenet", "crop", "none"]
 
 
 def _check_radius(text: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from nsvit.config.base import (
+    Augmentation,
     PositiveFloat,
     PositiveInt,
     Probability,
@@ -55,6 +56,20 @@ class AdversarialConfig(Section):
     beta: PositiveFloat = Field(1.0, description="weight of the adversarial term")
 
 
+class MixingConfig(Section):
+    """Mixup and CutMix of the whole batch (METHOD.md section 5); both 0: neither."""
+
+    mixup: float = Field(0.0, ge=0, description="alpha of Mixup's beta distribution; 0: never")
+    cutmix: float = Field(0.0, ge=0, description="alpha of CutMix's; 0: never")
+    probability: Probability = Field(1.0, description="share of the batches that are mixed")
+    switch: Probability = Field(0.5, description="share of those that are CutMix, where both are")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is ever mixed."""
+        return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+
 class FinetuneConfig(Section):
     """One finetuning (METHOD.md sections 5 and 12)."""
 
@@ -66,7 +81,11 @@ class FinetuneConfig(Section):
     weight_decay: float = Field(0.05, ge=0)
     label_smoothing: Probability = 0.1
     drop_path: Probability = 0.0
-    augmentation: Literal["light", "imagenet", "none"] = "imagenet"
+    augmentation: Augmentation = "imagenet"
+    mixing: MixingConfig = MixingConfig()
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="of a moving average of the weights, which is the result"
+    )
     block: int = Field(0, ge=0, description="where noise enters: 0 patch embedding, k block k")
     select: Literal["last", "dev"] = Field("last", description="never on a test set")
     noise: NoiseConfig = NoiseConfig()
@@ -77,6 +96,12 @@ class FinetuneConfig(Section):
     def _lr_falls(self) -> FinetuneConfig:
         if self.lr_min > self.lr:
             raise ValueError(f"lr_min {self.lr_min} is above lr {self.lr}")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_can_be_mixed(self) -> FinetuneConfig:
+        if self.mixing.is_on and self.batch_size % 2:
+            raise ValueError(f"batch_size {self.batch_size} is odd; mixing needs pairs")
         return self
 
 

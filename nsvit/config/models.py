@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import (
     Field,
     model_validator,
 )
 
-from nsvit.config.base import PositiveFloat, PositiveInt, Probability, Section, Triple
+from nsvit.config.base import (
+    Augmentation,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Section,
+    Triple,
+)
+
+
+#: Endings of the weight files that are read.
+CHECKPOINTS = (".safetensors", ".npz", ".pth", ".pth.tar", ".pt", ".bin")
 
 
 class ModelConfig(Section):
@@ -19,6 +30,12 @@ class ModelConfig(Section):
     label: str
     timm: str = Field(description="a timm name, or local-dir:FOLDER (relative to where you run)")
     pretrained: bool = True
+    checkpoint: str | None = Field(
+        None,
+        description="local weights for that timm architecture: .safetensors, .npz (AugReg), .pth, "
+        ".pth.tar, .pt or .bin; relative to where you run",
+    )
+    ema: bool = Field(True, description="a checkpoint's moving average, where it has both")
     model_args: dict[str, Any] = Field(default_factory=dict)
     mean: Triple = Field(description="per channel, pixels in [0, 1]")
     std: Triple = Field(description="per channel, pixels in [0, 1]")
@@ -31,6 +48,16 @@ class ModelConfig(Section):
     def _std_positive(self) -> ModelConfig:
         if min(self.std) <= 0:
             raise ValueError("std must be positive in every channel")
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoint_is_sound(self) -> ModelConfig:
+        if self.checkpoint is None:
+            return self
+        if local_dir(self.timm) is not None:
+            raise ValueError("checkpoint: a local-dir: folder has weights of its own; give one")
+        if not self.checkpoint.endswith(CHECKPOINTS):
+            raise ValueError(f"checkpoint: {self.checkpoint} ends in none of {list(CHECKPOINTS)}")
         return self
 
 
@@ -52,6 +79,6 @@ class PretrainConfig(Section):
     weight_decay: float = Field(0.05, ge=0)
     warmup: Probability = Field(0.05, description="share of all steps")
     label_smoothing: Probability = 0.0
-    augmentation: Literal["light", "imagenet", "none"] = "light"
+    augmentation: Augmentation = "light"
     sincos: bool = Field(True, description="sine-cosine initial position embedding (ViTs)")
     seed: int = Field(0, ge=0)

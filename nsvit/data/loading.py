@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nsvit.config import Augmentation
 from nsvit.data.augment import imagenet_augmentation, light_augmentation
 from nsvit.data.layouts import ImageSet
 from nsvit.data.pictures import evaluation_picture, read_rgb
 from nsvit.errors import NsvitError
-
-Augmentation = Literal["none", "light", "imagenet"]
 
 
 def _stack(image_set: ImageSet, paths: Sequence[Path]) -> Tensor:
