@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import stat
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+_log = logging.getLogger("nsvit")
 
 #: Seconds between two lines in a log; NSVIT_PROGRESS_SECONDS sets another number.
 LINE_SECONDS = 30.0
 #: Seconds between two touches of a log.
 BEAT_SECONDS = 10.0
 
-#: The last lines of a log; `nsvit.status` looks for them.
-FINISHED, FAILED = "finished in", "failed after"
+#: The first and the last line of a log of a job begin so; `nsvit.status` looks for them.
+STARTED, FINISHED, FAILED = "started on", "finished in", "failed after"
 
 
 class Loop(Generic[T]):
@@ -44,7 +46,7 @@ class Loop(Generic[T]):
     def __init__(self, items: Iterable[T], description: str, total: int | None) -> None:
         self._items = items
         self.description = description
-        self.total = len(items) if total is None and hasattr(items, "__len__") else total
+        self.total = len(items) if total is None and isinstance(items, Sized) else total
         self.done = 0
         self.notes: dict[str, float] = {}
         self._began = time.monotonic()
@@ -175,6 +177,8 @@ def alive() -> Iterator[None]:
         return
     begun, over = time.monotonic(), threading.Event()
     first = os.environ.get("RANK", "0") == "0"
+    if first:
+        _log.info("%s %s", STARTED, _where())
     thread = threading.Thread(target=_tell, args=(over, _log_file(), first), daemon=True)
     thread.start()
     word, level = FAILED, logging.ERROR
@@ -185,9 +189,14 @@ def alive() -> Iterator[None]:
         over.set()
         thread.join(timeout=BEAT_SECONDS)
         if first:
-            logging.getLogger("nsvit").log(
-                level, "%s %s", word, duration(time.monotonic() - begun)
-            )
+            _log.log(level, "%s %s", word, duration(time.monotonic() - begun))
+
+
+def _where() -> str:
+    """The machine, the process, and the job of a cluster that runs it."""
+    number = os.environ.get("SLURM_JOB_ID")
+    slurm = f", SLURM job {number}" if number else ""
+    return f"{socket.gethostname()}, process {os.getpid()}{slurm}"
 
 
 def _log_file() -> int | None:

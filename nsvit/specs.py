@@ -310,9 +310,7 @@ def corrupt(exp: c.Experiment, name: str) -> CorruptSpec:
     own = exp.data.sets[name]
     if own.corrupt is None:
         raise NsvitError(f"data.sets.{name}: it has no `corrupt`, so it is read, not made")
-    return CorruptSpec(
-        name=name, path=own.path, images=own.corrupt.images, seed=own.corrupt.seed
-    )
+    return CorruptSpec(name=name, path=own.path, images=own.corrupt.images, seed=own.corrupt.seed)
 
 
 def made_root(exp: c.Experiment) -> str:

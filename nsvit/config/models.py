@@ -19,7 +19,6 @@ from nsvit.config.base import (
     Triple,
 )
 
-
 #: Endings of the weight files that are read.
 CHECKPOINTS = (".safetensors", ".npz", ".pth", ".pth.tar", ".pt", ".bin")
 

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nsvit import config as c
 from nsvit import specs
 from nsvit.planning.jobs import Job
-from nsvit.planning.pictures import CELLS, Sizes, sizes_of
+from nsvit.planning.pictures import Sizes, sizes_of
 from nsvit.planning.vit import VitShape, shape_of
 from nsvit.planning.work import (
+    AUGMENT_SECONDS,
+    CUT_SECONDS,
     KEEP_BYTES,
     Work,
     added,
     evaluation,
     learned,
     passes,
+    read_seconds,
     shrunk,
 )
 
 MB = 1e6
 #: What a job with torch holds before it has a model; measured in the default run (docs/plan.md).
-TORCH_MB = 1200
+TORCH_MB = 1000
 #: What CUDA takes of the host's memory beside that; an assumption.
-CUDA_MB = 3000
+CUDA_MB = 2000
 #: What a job without torch holds.
 PLAIN_MB = 1000
 #: Bytes of a row of records on disk; measured in the default run.
 ROW_BYTES = 27
 #: Bytes of a corrupted picture of 224 pixels as JPEG, about; scaled with the area.
-JPEG_BYTES = 25_000
+JPEG_BYTES = 20_000
+
+#: Memory and time that a table or figure takes for each row of the records that it reads; measured
+#: in the default run (table_paired).
+PAGE_ROW_BYTES, PAGE_ROW_SECONDS = 350, 8e-6
+#: Seconds of a core to corrupt a picture of 224 pixels, the mean of all 75 ways; measured.
+CORRUPT_SECONDS = 0.06
 
 #: Rules that use a GPU where there is one.
 GPU_RULES = frozenset(
@@ -48,17 +58,26 @@ class Cost:
         gpu_mb: memory of the device at its peak, without what torch's allocator wastes.
         host_mb: memory of the host when the device is a GPU; on a CPU both together.
         disk_mb: what it leaves on disk.
+        plain_seconds: of one core, for what is neither reading pictures nor passes.
     """
 
     works: tuple[Work, ...] = ()
     gpu_mb: float = 0.0
     host_mb: float = PLAIN_MB
     disk_mb: float = 0.0
+    plain_seconds: float = 0.0
 
     @property
     def total(self) -> Work:
         """All works together."""
         return added("total", self.works)
+
+
+#: Rules beside `table` that read every record.
+_PAGES = (
+    *("table_paired", "table_attacks", "table_claims"),
+    *("figure_corruptions", "figure_radius"),
+)
 
 
 class Costs:
@@ -67,6 +86,10 @@ class Costs:
     def __init__(self, exp: c.Experiment, sizes: Sizes | None = None) -> None:
         self.exp = exp
         self.sizes = sizes or sizes_of(exp)
+        train = exp.data.sets[exp.data.train]
+        self._read = read_seconds(train)
+        small = exp.data.menagerie is not None
+        self._augment = CUT_SECONDS if small else AUGMENT_SECONDS
         self.shapes: dict[str, VitShape | None] = {
             slug: shape_of(model) for slug, model in exp.models.items()
         }
@@ -75,9 +98,7 @@ class Costs:
         }
         self._of: dict[str, Callable[..., Cost]] = {
             "scan": self._scan,
-            "contact_sheet": lambda name: Cost((Work("pictures", decoded=60),)),
             "corrupt": self._corrupt,
-            "render": lambda name: Cost((Work("pictures"),), disk_mb=0.0),
             "prepare_model": lambda m: self._model(m, (), 2),
             "nullspace": self._nullspace,
             "learn_noise": self._learn_noise,
@@ -86,6 +107,8 @@ class Costs:
             "finetune": self._finetune,
             "evaluate": self._evaluate,
             "dynamics": self._dynamics,
+            "table": lambda name: self._page(exp.table_runs(name)),
+            **dict.fromkeys(_PAGES, lambda: self._page([(m, a) for m, a, _ in exp.runs()])),
         }
 
     def of(self, job: Job) -> Cost:
@@ -101,14 +124,29 @@ class Costs:
 
     def _scan(self, name: str) -> Cost:
         count = self.sizes.of(name)
-        return Cost((Work("check", decoded=count),), host_mb=PLAIN_MB + count * 0.001)
+        each = read_seconds(self.exp.data.sets[name])
+        work = passes("check", None, decoded=count, each=each)
+        return Cost((work,), host_mb=PLAIN_MB + count * 0.001)
 
     def _corrupt(self, name: str) -> Cost:
         count = self.sizes.of(name)
         own = self.exp.data.sets[name].corrupt
         side = (own and self.exp.data.sets[own.source].crop) or 224
         disk = count * JPEG_BYTES * (side / 224) ** 2
-        return Cost((Work("corrupt", decoded=count // CELLS),), 0.0, PLAIN_MB, disk / MB)
+        work = passes("corrupt", None, decoded=count, each=CORRUPT_SECONDS)
+        return Cost((work,), 0.0, PLAIN_MB, disk / MB)
+
+    def _page(self, pairs: Iterable[tuple[str, str]]) -> Cost:
+        """A table or figure that reads the records of all seeds of these models and arms."""
+        rows = sum(self._rows(*pair) for pair in dict.fromkeys(pairs))
+        host = PLAIN_MB + rows * PAGE_ROW_BYTES / MB
+        return Cost(host_mb=host, plain_seconds=rows * PAGE_ROW_SECONDS)
+
+    @functools.cache  # noqa: B019 - lives as long as the plan
+    def _rows(self, model: str, arm: str) -> int:
+        conditions = self.exp.conditions(model, arm).values()
+        rows = sum(self.sizes.of(one.set, one.images) for one in conditions)
+        return rows * len(self.exp.seeds(model, arm))
 
     # --- models -------------------------------------------------------------------------------
 
@@ -154,7 +192,7 @@ class Costs:
         spec, shape = specs.learn_noise(self.exp, model), self.shapes[model]
         depth = shape.depth if shape else 12
         noises = [
-            learned(shape, spec.noise, block, "noise")
+            learned(shape, spec.noise, block, "noise", self._read)
             for block in range(depth)
             for _ in range(spec.draws)
         ]
@@ -171,7 +209,7 @@ class Costs:
         count = (shape.depth if shape else 12) * noises.draws
         works = (passes("measure", shape, images * (1 + 3 * count), decoded=images),)
         rows = 3 * count * images * ROW_BYTES
-        return self._model(model, works, 1, self._kept(model, 25), rows, 12.0 * images * 224**2)
+        return self._model(model, works, 1, self._kept(model, 25), rows, 4 * self._pixels(model, images))
 
     def _lambda_study(self, model: str) -> Cost:
         study, shape = specs.lambda_study(self.exp, model).study, self.shapes[model]
@@ -179,7 +217,7 @@ class Costs:
             max_steps=study.steps, pool=study.pool, batch_size=study.batch_size, early_stop=False
         )
         count = len(study.lambdas) * study.draws + max(0, 2 - study.draws)
-        noises = [learned(shape, own, 0, "noise") for _ in range(count)]
+        noises = [learned(shape, own, 0, "noise", self._read) for _ in range(count)]
         built = 2 * (2 * len(study.closure.factors) + len(study.closure.weights) + 1)
         measured = study.images * (1 + 2 * len(study.lambdas) * study.draws)
         measured += study.closure.images * built
@@ -188,7 +226,7 @@ class Costs:
             passes("measure", shape, measured, decoded=study.images),
         )
         rows = ROW_BYTES * measured
-        pictures = 12.0 * study.images * 224**2
+        pictures = 4 * self._pixels(model, study.images)
         return self._model(model, works, 1, self._kept(model, study.batch_size), rows, pictures)
 
     # --- runs ---------------------------------------------------------------------------------
@@ -197,22 +235,26 @@ class Costs:
         spec, shape = specs.finetune(self.exp, model, arm, int(seed)), self.shapes[model]
         config, dev = spec.finetune, spec.split.dev_images
         shown = config.rounds * config.steps * config.batch_size
-        works = [passes("dev", shape, (config.rounds + 1) * dev, decoded=dev)]
+        works = [passes("dev", shape, (config.rounds + 1) * dev, decoded=dev, each=self._read)]
         kept = 0.0
         if shown:
-            works.append(passes("training", shape, 2 * shown, 0, 2 * shown, decoded=shown))
+            seen = 2 * shown
+            training = passes("training", shape, seen, 0, seen, shown, each=self._augment)
+            works.append(training)
             kept = self._kept(model, 2 * config.batch_size)
         if spec.kind in ("madry", "trades"):
             steps = config.adversarial.steps
             clean = shown if spec.kind == "trades" else 0
-            works.append(
-                passes("attack", shape, steps * shown + clean, steps * shown)
-            )
+            works.append(passes("attack", shape, steps * shown + clean, steps * shown))
         noise: list[Work] = []
         if spec.kind == "nullspace":
-            noise = [learned(shape, config.noise, config.block, "noise")] * config.rounds
+            noise = [
+                learned(shape, config.noise, config.block, "noise", self._read)
+            ] * config.rounds
         elif spec.kind == "random":
-            noise = [shrunk(shape, config.noise, "noise")] * config.rounds
+            noise = [
+                shrunk(shape, config.noise, config.random, "noise", self._read)
+            ] * config.rounds
         if noise:
             works.append(added("noise", noise))
         copies = 4 if shown else 1
@@ -223,16 +265,13 @@ class Costs:
     def _evaluate(self, model: str, arm: str, job: str, part: str) -> Cost:
         spec = specs.evaluate(self.exp, model, arm, job, part)
         works = self._evaluation(model, spec.conditions)
-        rows = sum(
-            self.sizes.of(condition.set, condition.images) for condition in spec.conditions.values()
-        )
         times = len(spec.seeds)
         every = tuple(added(work.what, [work] * times) for work in works)
         attacked = any(condition.attack is not None for condition in spec.conditions.values())
         batch = spec.batch_size if attacked else spec.batch_size / 12  # no graph: a block at a time
         kept = self._kept(model, 1) * batch
-        disk = rows * times * ROW_BYTES
-        most = max((self.sizes.of(one.set, one.images) for one in spec.conditions.values()), default=0)
+        counts = [self.sizes.of(one.set, one.images) for one in spec.conditions.values()]
+        disk, most = sum(counts) * times * ROW_BYTES, max(counts, default=0)
         pictures = self._pixels(model, most) if times > 1 else 0.0
         return self._model(model, every, 1 + len(spec.sources), kept, disk, pictures)
 
@@ -267,5 +306,3 @@ class Costs:
         pictures = self._pixels(model, rows, 8 * KEEP_BYTES)
         kept = self._kept(model, spec.batch_size)
         return self._model(model, (whole,), 1, kept, rows * rounds * ROW_BYTES, pictures)
-
-

@@ -72,9 +72,7 @@ def _pictures(exp: c.Experiment) -> Iterator[Job]:
         made: tuple[str, ...] = ()
         if own.corrupt is not None:
             made = (f"corrupted/{name}.json",)
-            yield Job(
-                "corrupt", f"corrupt/{name}", (index(own.corrupt.source),), made, (name,)
-            )
+            yield Job("corrupt", f"corrupt/{name}", (index(own.corrupt.source),), made, (name,))
         elif drawn is not None:
             made = (f"rendered/{name}.json",)
             needs = (f"rendered/{val}.json",) if name in ("c", "damagenet") else ()
@@ -114,9 +112,7 @@ def _studies(exp: c.Experiment) -> Iterator[Job]:
         )
     for model in exp.lambda_study.models if exp.lambda_study else ():
         made = (f"lambda/{model}.parquet", f"closure/{model}.parquet")
-        yield Job(
-            "lambda_study", f"lambda_study/{model}", (weights(model), train), made, (model,)
-        )
+        yield Job("lambda_study", f"lambda_study/{model}", (weights(model), train), made, (model,))
 
 
 def _runs(exp: c.Experiment) -> Iterator[Job]:
@@ -225,7 +221,5 @@ def _pages(exp: c.Experiment) -> list[Job]:
         figures.append(_figure("radius", every))
     sheets = [f"figures/sheets/{name}.{ext}" for name in exp.data.sets for ext in ("png", "svg")]
     shown = [path for job in (*tables, *figures) for path in job.outputs]
-    report = Job(
-        "report", "report", ("plan.json", *shown, *sheets), ("report.html", "README.md")
-    )
+    report = Job("report", "report", ("plan.json", *shown, *sheets), ("report.html", "README.md"))
     return [*tables, *figures, report]

@@ -6,6 +6,7 @@ Counted as the code runs them, with every batch at its full size. Where the code
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,12 @@ from nsvit.planning.vit import VitShape
 
 #: At most so many pictures are looked at before an attack: `nsvit.readings.EXAMINED`.
 EXAMINED = 50
+#: Seconds of a core to read a picture of ImageNet's size and cut it; one that has its size already,
+#: as those of ImageNet-C; and to augment one for training. The first two are measured
+#: (docs/plan.md), the third is an assumption.
+READ_SECONDS, CUT_SECONDS, AUGMENT_SECONDS = 0.004, 0.0005, 0.012
+#: Random noise of this standard deviation, token units, moves no prediction.
+NEXT_TO_NOTHING = 1e-4
 #: Bytes of 8-bit pixels that are kept in memory: `nsvit.inputs.KEEP_BYTES`, a quarter for pools.
 KEEP_BYTES = 1 << 30
 
@@ -30,6 +37,7 @@ class Work:
         backward: pictures through backward passes to the weights.
         flops: of all these passes; None where the model's shape is not known.
         decoded: pictures read from disk.
+        reading: seconds of one core that this takes.
         at_most: it may be less, where something stops early.
     """
 
@@ -40,6 +48,7 @@ class Work:
     flops: float | None = 0.0
     decoded: int = 0
     at_most: bool = False
+    reading: float = 0.0
 
 
 def passes(
@@ -50,8 +59,9 @@ def passes(
     backward: int = 0,
     decoded: int = 0,
     at_most: bool = False,
+    each: float = READ_SECONDS,
 ) -> Work:
-    """Work of whole passes through one model."""
+    """Work of whole passes through one model, and of reading, `each` seconds a picture."""
     flops = None
     if shape is not None:
         flops = (
@@ -61,7 +71,7 @@ def passes(
         )
     elif not forward + gradient + backward:
         flops = 0.0
-    return Work(what, forward, gradient, backward, flops, decoded, at_most)
+    return Work(what, forward, gradient, backward, flops, decoded, at_most, decoded * each)
 
 
 def added(what: str, works: Iterable[Work]) -> Work:
@@ -76,13 +86,20 @@ def added(what: str, works: Iterable[Work]) -> Work:
         None if None in flops else sum(value for value in flops if value is not None),
         sum(work.decoded for work in every),
         any(work.at_most for work in every),
+        sum(work.reading for work in every),
     )
 
 
 # --- noise ------------------------------------------------------------------------------------
 
 
-def learned(shape: VitShape | None, config: c.NoiseConfig, block: int, what: str) -> Work:
+def learned(
+    shape: VitShape | None,
+    config: c.NoiseConfig,
+    block: int,
+    what: str,
+    each: float = READ_SECONDS,
+) -> Work:
     """Learning one noise: per step a noisy pass and its gradient, and the clean pass.
 
     The clean logits of a pool that fits into memory are computed once, else at every step.
@@ -95,13 +112,21 @@ def learned(shape: VitShape | None, config: c.NoiseConfig, block: int, what: str
         above = (shape.depth - block) / shape.depth
         back = above * (shape.input_backward_flops - shape.embed_flops)
         flops = (shown + clean) * shape.forward_flops + shown * back
-    return Work(what, shown + clean, shown, 0, flops, clean, config.early_stop)
+    return Work(what, shown + clean, shown, 0, flops, clean, config.early_stop, clean * each)
 
 
-def shrunk(shape: VitShape | None, config: c.NoiseConfig, what: str) -> Work:
-    """Shrinking random noise: a clean and a noisy pass per test."""
-    shown = config.max_steps * min(config.batch_size, config.pool)
-    return passes(what, shape, 2 * shown, decoded=shown, at_most=True)
+def shrunk(
+    shape: VitShape | None,
+    config: c.NoiseConfig,
+    random: c.RandomNoiseConfig,
+    what: str,
+    each: float = READ_SECONDS,
+) -> Work:
+    """Shrinking random noise: a clean and a noisy pass per test, until it is next to nothing."""
+    shrinkings = math.ceil(math.log(NEXT_TO_NOTHING / random.std) / math.log(random.shrink))
+    steps = min(config.max_steps, max(1, 1 + shrinkings))
+    shown = steps * min(config.batch_size, config.pool)
+    return passes(what, shape, 2 * shown, decoded=shown, at_most=True, each=each)
 
 
 # --- attacks ----------------------------------------------------------------------------------
@@ -178,9 +203,17 @@ def evaluation(
     found = []
     for (name, images, _), group in readings.items():
         count = sizes.of(name, images)
+        read = passes(name, shape, decoded=count, each=read_seconds(sets[name]))
         masked = sets[name].restrict
-        found.append(_reading(name, group, count, masked, shape, sources, batch_size))
+        found.append(
+            added(name, [read, *_reading(group, count, masked, shape, sources, batch_size)])
+        )
     return found
+
+
+def read_seconds(own: c.SetConfig) -> float:
+    """Seconds of a core to read a picture of a set: cut to size, or as it is."""
+    return CUT_SECONDS if own.resize is None else READ_SECONDS
 
 
 def cost_of(condition: c.ConditionConfig) -> str:
@@ -192,26 +225,26 @@ def cost_of(condition: c.ConditionConfig) -> str:
 
 
 def _reading(
-    name: str,
     group: list[c.ConditionConfig],
     count: int,
     masked: bool,
     shape: VitShape | None,
     sources: Mapping[str, VitShape | None],
     batch_size: int,
-) -> Work:
-    parts = [passes(name, shape, decoded=count)]
+) -> list[Work]:
+    """The passes of conditions on the same pictures; the clean pass and FGSM's gradient once."""
+    parts = []
     if any(one.attack is None for one in group):
-        parts.append(passes(name, shape, count))
+        parts.append(passes("clean", shape, count))
     views = {one.restricted and masked for one in group if one.attack is not None}
     few = min(EXAMINED, batch_size, count)
     if views:
-        parts.append(passes(name, shape, 2 * few * len(views), few * len(views), decoded=few))
-    if any(one.attack is not None and one.attack.name == "fgsm" for one in group):
-        own = {one.restricted and masked for one in group if getattr(one.attack, "name", "") == "fgsm"}
-        parts.append(passes(name, shape, count * len(own), count * len(own)))
+        parts.append(passes("look", shape, 2 * few * len(views), few * len(views), decoded=few))
+    single = [one for one in group if one.attack is not None and one.attack.name == "fgsm"]
+    shared = len({one.restricted and masked for one in single})
+    parts.append(passes("gradient", shape, count * shared, count * shared))
     for one in group:
         if one.attack is not None:
             source = sources.get(getattr(one.attack, "source", ""))
             parts.append(attack(one.attack, shape, source, count))
-    return added(name, parts)
+    return parts

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from nsvit.config import ArmConfig, ConditionConfig, Experiment, FinetuneConfig, ModelConfig
+from nsvit.progress import duration
 from nsvit.report.contents import Plan
 from nsvit.report.folder import Evidence, Job, busy_seconds
 
@@ -81,16 +82,6 @@ def _times(jobs: tuple[Job, ...]) -> list[tuple[str, str]]:
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min 30 s, 3 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _makers(evidence: Evidence) -> list[tuple[str, str]]:

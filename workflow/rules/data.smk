@@ -69,8 +69,8 @@ rule corrupt:
         f"{R}/benchmarks/corrupt/{{set}}.tsv"
     threads: 4
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory("corrupt", "set"),
+        runtime=minutes("corrupt", "set"),
     params:
         spec=spec(specs.corrupt, "set"),
         root=specs.made_root(exp),
@@ -92,8 +92,8 @@ rule scan:
     # On disk there may be millions of pictures: ImageNet-C has 3.75 million.
     threads: 1 if exp.data.menagerie else 8
     resources:
-        mem_mb=2000 if exp.data.menagerie else 8000,
-        runtime=60 if exp.data.menagerie else 720,
+        mem_mb=memory("scan", "set") if exp.data.menagerie else 8000,
+        runtime=minutes("scan", "set") if exp.data.menagerie else 720,
     params:
         spec=spec(specs.scan, "set"),
         recipe=RECIPES["scan"],
