@@ -208,8 +208,8 @@ class Costs:
         images = specs.influence(self.exp, model).images
         count = (shape.depth if shape else 12) * noises.draws
         works = (passes("measure", shape, images * (1 + 3 * count), decoded=images),)
-        rows = 3 * count * images * ROW_BYTES
-        return self._model(model, works, 1, self._kept(model, 25), rows, 4 * self._pixels(model, images))
+        rows, pictures = 3 * count * images * ROW_BYTES, 4 * self._pixels(model, images)
+        return self._model(model, works, 1, self._kept(model, 25), rows, pictures)
 
     def _lambda_study(self, model: str) -> Cost:
         study, shape = specs.lambda_study(self.exp, model).study, self.shapes[model]

@@ -34,7 +34,7 @@ class Stage:
         jobs: how many.
         side_by_side: how many of them can run at once.
         work: what they compute together.
-        hours: of one device; None where FLOPs are not known.
+        hours: of one device, by the jobs that use one; None where FLOPs are not known.
         longest_hours: of its longest job.
         reading_hours: core hours to read pictures.
         gpu_mb, host_mb, disk_mb: of its largest job; disk of all jobs.
@@ -162,18 +162,19 @@ def _stage(
     own = [costs[job.name] for job in jobs]
     work = added(name, [cost.total for cost in own])
     times = [seconds[job.name] for job in jobs]
+    on_gpu = [seconds[job.name] for job in jobs if job.rule in GPU_RULES]
     return Stage(
         name,
         len(jobs),
         width,
         work,
-        None if work.flops is None else sum(times) / 3600,
+        None if work.flops is None else sum(on_gpu) / 3600,
         max(times) / 3600,
         work.reading / 3600,
         max(cost.gpu_mb for cost in own),
         max(cost.host_mb for cost in own),
         sum(cost.disk_mb for cost in own),
-        any(job.rule in GPU_RULES for job in jobs),
+        bool(on_gpu),
     )
 
 
