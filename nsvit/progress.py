@@ -108,7 +108,7 @@ class _Stage:
         self._done = 0
 
     def set(self, text: str, done: int, total: int) -> None:
-        if self._first is None or total != self.total:
+        if self._first is None or total != self.total or done < self._done:
             self._first = done, time.monotonic()
         self.text, self.total, self._done = f"{text}: " if text else "", total, done
 
@@ -186,6 +186,7 @@ def alive() -> Iterator[None]:
         yield
         word, level = FINISHED, logging.INFO
     finally:
+        stage("")
         over.set()
         thread.join(timeout=BEAT_SECONDS)
         if first:

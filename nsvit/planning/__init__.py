@@ -11,11 +11,12 @@ from nsvit.planning.jobs import Job, jobs_of
 from nsvit.planning.machines import MACHINES, Speed, speed_of
 from nsvit.planning.pictures import Sizes, sizes_of
 from nsvit.planning.resources import memory_mb, minutes
-from nsvit.planning.text import plan_text
+from nsvit.planning.text import HEADER, notes, plan_text, stage_rows
 from nsvit.planning.vit import VitShape, shape_of
 from nsvit.planning.work import Work
 
 __all__ = [
+    "HEADER",
     "MACHINES",
     "Cost",
     "Costs",
@@ -30,8 +31,10 @@ __all__ = [
     "make_plan",
     "memory_mb",
     "minutes",
+    "notes",
     "plan_text",
     "shape_of",
     "sizes_of",
     "speed_of",
+    "stage_rows",
 ]

@@ -28,11 +28,16 @@ def plan_text(plan: Plan) -> str:
     parts = [
         f"Plan of {plan.experiment}",
         _grid(("model", "GFLOP a picture", "GMAC", "million weights"), models),
-        _grid(HEADER, [_row(stage) for stage in plan.stages]),
+        _grid(HEADER, stage_rows(plan)),
         _grid(("work", "forward", "backward", "PFLOP", ""), kinds),
         "\n".join(notes(plan)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def stage_rows(plan: Plan) -> list[list[str]]:
+    """A row for each stage, in the order of `HEADER`."""
+    return [_row(stage) for stage in plan.stages]
 
 
 def notes(plan: Plan) -> list[str]:

@@ -14,6 +14,7 @@ from nsvit.config import ArmConfig, ConditionConfig, Experiment, FinetuneConfig,
 from nsvit.progress import duration
 from nsvit.report.contents import Plan
 from nsvit.report.folder import Evidence, Job, busy_seconds
+from nsvit.report.planned import Planned, planned
 
 UNKNOWN = "not recorded"
 
@@ -41,12 +42,14 @@ class Facts:
         settings: (label, lines) pairs about the configuration.
         costs: per rule, the most expensive first; then one of all rules.
         config: the whole configuration as YAML, "" where it is not known.
+        planned: what it was expected to compute and cost; None without the configuration.
     """
 
     run: tuple[tuple[str, str], ...]
     settings: tuple[Setting, ...]
     costs: tuple[RuleCost, ...]
     config: str
+    planned: Planned | None = None
 
 
 def gather(name: str, plan: Plan, evidence: Evidence) -> Facts:
@@ -58,7 +61,8 @@ def gather(name: str, plan: Plan, evidence: Evidence) -> Facts:
         settings = _settings(plan.config)
         whole = plan.config.model_dump(mode="json")
         text = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
-    return Facts(tuple(run), tuple(settings), tuple(_costs(evidence.jobs)), text)
+    expected = None if plan.config is None else planned(plan.config)
+    return Facts(tuple(run), tuple(settings), tuple(_costs(evidence.jobs)), text, expected)
 
 
 # --- when and on what -------------------------------------------------------------------------

@@ -81,6 +81,7 @@ def test_a_long_step_keeps_the_log_fresh(tmp_path, monkeypatch):
 
 
 def test_loops_are_iterables_that_leave_nothing_behind():
+    progress.stage("")
     seen = []
     for outer in runtime.progress("abc", "letters"):
         for inner in runtime.progress(iter(range(5)), "numbers"):

@@ -42,7 +42,10 @@ def jobs_in(text: str, results: str) -> dict[str, tuple[str, Files]]:
         (log,) = files["log"]
         name = log.removeprefix("logs/").removesuffix(".log")
         resources = re.search(r"^    resources: (.*)$", part, flags=re.M)
-        found[name] = (resources[1] if resources else "", (head[1], files["input"], files["output"]))
+        found[name] = (
+            resources[1] if resources else "",
+            (head[1], files["input"], files["output"]),
+        )
     return found
 
 
