@@ -63,18 +63,22 @@ def _end(status: Status, counts: dict[State, int]) -> list[str]:
     if counts["done"] == total:
         return [f"Everything is there: {status.results}/report.html"]
     left, unknown = status.seconds_left()
-    at_once = max(1, counts["running"])
-    jobs = "1 job" if at_once == 1 else f"{at_once} jobs"
-    lines = [
-        f"About {duration(left)} left with {jobs} at once, by the mean of each rule's finished jobs"
-        + (f"; of {', '.join(unknown)} none has finished, they count nothing" if unknown else "")
-    ]
+    rules, running = len(status.rules()), max(1, counts["running"])
+    if len(unknown) == rules or not left:
+        lines = ["The time left is not known yet: it is told by finished jobs of the same rule."]
+    else:
+        rest = f"; {len(unknown)} of {rules} rules have none and count nothing" if unknown else ""
+        lines = [
+            f"{'At least' if unknown else 'About'} {duration(left)} left with "
+            f"{'1 job' if running == 1 else f'{running} jobs'} at once, by the mean of each rule's "
+            f"finished jobs{rest}."
+        ]
     if status.locked:
-        lines.append("Snakemake's lock is there: it runs, or was killed (then: snakemake --unlock)")
+        lines.append("Snakemake's lock is there: it runs, or was killed (snakemake --unlock).")
     elif counts["failed"] or counts["stopped"]:
-        lines.append("No Snakemake holds the lock. Mend the cause and run the same command again")
+        lines.append("No Snakemake holds the lock. Mend the cause; run the same command again.")
     elif not counts["running"]:
-        lines.append("Nothing runs. The same snakemake command as before continues")
+        lines.append("Nothing runs. The same snakemake command as before continues.")
     return lines
 
 
