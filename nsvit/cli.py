@@ -39,7 +39,7 @@ from nsvit.verbs.pages import (
     table_nullity,
     table_paired,
 )
-from nsvit.verbs.people import status
+from nsvit.verbs.overview import status
 from nsvit.verbs.spec import Args
 from nsvit.verbs.stages import (
     contact_sheet,

@@ -145,7 +145,7 @@ def figure_radius(args: Args) -> None:
 def plan(args: Args) -> None:
     """Say what an experiment would do and cost (--config); the rule: write what it will make."""
     if args.config:
-        from nsvit.verbs.people import show_plan
+        from nsvit.verbs.overview import show_plan
 
         return show_plan(args)
     if args.spec is None or args.out is None:
