@@ -17,6 +17,7 @@ from typing import Any
 
 from nsvit import config, progress, runtime
 from nsvit.errors import NsvitError
+from nsvit.verbs.overview import status
 from nsvit.verbs.pages import (
     figure_claims,
     figure_closure,
@@ -39,7 +40,7 @@ from nsvit.verbs.pages import (
     table_nullity,
     table_paired,
 )
-from nsvit.verbs.overview import status
+from nsvit.verbs.people import check_data, fetch_data
 from nsvit.verbs.spec import Args
 from nsvit.verbs.stages import (
     contact_sheet,
@@ -203,8 +204,22 @@ def parser() -> argparse.ArgumentParser:
             _plan_arguments(sub)
     _status_arguments(add(status))
     add(check_config).add_argument("config", type=Path)
+    _about_data(add(check_data), add(fetch_data))
     add(config_schema).add_argument("--out", type=Path, default=Path("config/schema.json"))
     return top
+
+
+def _about_data(check: argparse.ArgumentParser, fetch: argparse.ArgumentParser) -> None:
+    for sub in (check, fetch):
+        sub.add_argument("--config", type=Path, required=True, help="the experiment's YAML file")
+    check.add_argument(
+        "--sample", type=int, default=200, metavar="N", help="pictures to decode of each set"
+    )
+    check.add_argument("--full", action="store_true", help="decode every picture")
+    check.add_argument("--json", action="store_true", help="for programs")
+    fetch.add_argument("sets", nargs="*", metavar="SET", help="keys of data.sets; none: all")
+    fetch.add_argument("--keep-archives", action="store_true", help="in <data.root>/.downloads")
+    fetch.add_argument("--dry-run", action="store_true", help="only say what is missing")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -298,8 +298,9 @@ def _left_out(reading: Reading) -> list[str]:
     own = reading.pictures.image_set
     if not own.skipped:
         return []
+    count = len(own.skipped)
     text = (
-        f"{len(own.skipped)} damaged pictures are left out (data.sets.{own.name}.damaged is "
-        f"'skip'), such as {own.skipped[0]}"
+        f"{count} {'pictures are' if count > 1 else 'picture is'} damaged and left out "
+        f"(data.sets.{own.name}.damaged is 'skip'), such as {own.skipped[0]}"
     )
     return [str(Doubt("damaged", f"set {own.name!r}", text))]

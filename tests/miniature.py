@@ -12,6 +12,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,3 +181,39 @@ def _save(image: Image.Image, path: Path, kind: str | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = kind or ("PNG" if path.suffix == ".png" else "JPEG")
     image.save(path, kind, **({"compress_level": 1} if kind == "PNG" else {}))
+
+
+# --- configurations and copies ---------------------------------------------------------------
+
+
+def sections() -> dict[str, dict[str, object]]:
+    """`data.sets` of everything that `build` makes, with the paper's transforms."""
+    photo, as_is = {"resize": 256, "crop": 224}, {}
+    folders = {
+        "train": (TRAIN, "imagenet-train", photo),
+        "val": (VAL, "imagenet-val", photo),
+        "a": (A, "imagenet-a", {**photo, "restrict": True}),
+        "r": (R, "imagenet-r", {**photo, "restrict": True}),
+        "v2": (V2, "imagenet-v2", {**photo, "layout": "index"}),
+        "sketch": (SKETCH, "imagenet-sketch", photo),
+        "stylized": (STYLIZED, "imagenet-stylized", as_is),
+        "c": (C, "imagenet-c", {"layout": "corruption"}),
+        "damagenet": (DAMAGENET, "damagenet", {**photo, "layout": "list", "list": DAMAGENET_LIST}),
+    }
+    return {
+        slug: {"path": path, "published": name, "partial": True, **more}
+        for slug, (path, name, more) in folders.items()
+    }
+
+
+def copy(source: Path, target: Path) -> Path:
+    """A copy that shares its files' contents: replace files in it, do not edit them."""
+    return Path(shutil.copytree(source, target, copy_function=os.link))
+
+
+def cut(path: Path, keep: float = 0.6) -> Path:
+    """Replaces a file by its beginning."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: int(keep * len(content))])
+    return path

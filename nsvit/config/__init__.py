@@ -28,6 +28,7 @@ from nsvit.config.data import (
     DataConfig,
     MenagerieConfig,
     MenagerieCounts,
+    PublishedName,
     SetConfig,
     TransferConfig,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "PatchFoolConfig",
     "PgdConfig",
     "PretrainConfig",
+    "PublishedName",
     "Radius",
     "RandomNoiseConfig",
     "RobustConfig",

@@ -61,6 +61,11 @@ def _read_meta(path: Path) -> dict[int, str]:
     """The wnid of every ILSVRC id that is a class: inner nodes of WordNet are left out."""
     import scipy.io
 
+    if not path.is_file():
+        raise NsvitError(
+            f"{path}: no such file; the devkit's ground truth is of no use without it, unpack "
+            "ILSVRC2012_devkit_t12.tar.gz"
+        )
     try:
         synsets = scipy.io.loadmat(path, squeeze_me=True)["synsets"]
         return {
@@ -68,11 +73,6 @@ def _read_meta(path: Path) -> dict[int, str]:
             for one in synsets
             if int(one["num_children"]) == 0
         }
-    except FileNotFoundError:
-        raise NsvitError(
-            f"{path}: no such file; the devkit's ground truth is of no use without it, unpack "
-            "ILSVRC2012_devkit_t12.tar.gz"
-        ) from None
     except Exception as error:  # scipy raises whatever a damaged file leads it to
         raise NsvitError(
             f"{path}: not the devkit's meta.mat ({error}); unpack ILSVRC2012_devkit_t12.tar.gz "

@@ -1,0 +1,133 @@
+"""What `nsvit check-data` says: what is there, what is missing, where it is had. No torch."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nsvit.data.checks import SetReport
+from nsvit.data.download import free_bytes
+from nsvit.data.published import PUBLISHED, Published
+
+WIDTH = 80
+
+
+def as_text(reports: Sequence[SetReport], config: str, root: Path) -> str:
+    """The reports for people, at most 80 columns wide where no path is longer."""
+    lines = [line for report in reports for line in _set_lines(report, config)]
+    return "\n".join([*lines, *_summary(reports, root)]) + "\n"
+
+
+def as_json(reports: Sequence[SetReport], root: Path) -> dict[str, Any]:
+    """The reports for programs."""
+    return {
+        "root": str(root),
+        "free_bytes": free_bytes(root),
+        "needed_bytes": needed_bytes(reports),
+        "good": all(report.is_good for report in reports),
+        "sets": {report.slug: _set_json(report) for report in reports},
+    }
+
+
+def needed_bytes(reports: Sequence[SetReport]) -> int:
+    """Bytes that the missing sets take, as far as documented."""
+    missing = [report.published for report in reports if report.is_missing]
+    return sum(own.size or 0 for own in missing if own)
+
+
+def _set_json(report: SetReport) -> dict[str, Any]:
+    own = report.published
+    content: dict[str, Any] = {
+        "folder": str(report.folder),
+        "good": report.is_good,
+        "missing": report.is_missing,
+        "pictures": report.pictures,
+        "classes": report.classes,
+        "decoded": report.decoded,
+        "problems": report.problems,
+        "notes": report.notes,
+    }
+    if own is not None:
+        content["published"] = {
+            "title": own.title, "pictures": own.pictures, "classes": own.classes,
+            "place": own.place, "bytes": own.size, "licence": own.licence,
+            "can_be_fetched": bool(own.archives), "how": own.how,
+        }  # fmt: skip
+    return content
+
+
+# --- lines ----------------------------------------------------------------------------------
+
+
+def _wrapped(text: str, indent: str = "  ", first: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _set_lines(report: SetReport, config: str) -> Iterator[str]:
+    own = report.published
+    state = "good" if report.is_good else "MISSING" if report.is_missing else "NOT GOOD"
+    yield f"{report.slug + '  ' + (own.title if own else ''):<{WIDTH - 9}} {state:>8}"
+    if report.pictures:
+        yield from _wrapped(
+            f"{report.folder}: {report.pictures:,} pictures of {report.classes:,} classes, "
+            f"{report.decoded:,} of them decoded"
+        )
+    for problem in report.problems:
+        yield from _wrapped(problem, "    ", "  * ")
+    for note in report.notes:
+        yield from _wrapped(note)
+    if own is not None and not report.is_good:
+        if not report.is_missing:
+            yield from _wrapped("to get it anew, move the folder away first:")
+        yield from advice(own, report.slug, config)
+    yield ""
+
+
+def advice(own: Published, slug: str, config: str) -> Iterator[str]:
+    """Lines on where a set is had, how large it is and on which terms."""
+    if own.archives:
+        yield from _wrapped(f"get it   nsvit fetch-data --config {config} {slug}", " " * 11, "  ")
+    else:
+        yield from _wrapped(f"get it   {own.how}", " " * 11, "  ")
+    yield from _wrapped(f"from     {own.place}", " " * 11, "  ")
+    yield from _wrapped(f"size     {size_text(own)}", " " * 11, "  ")
+    yield from _wrapped(f"licence  {own.licence}", " " * 11, "  ")
+
+
+def size_text(own: Published) -> str:
+    """How large a set is, and what it holds."""
+    size = "not documented" if own.size is None else gigabytes(own.size)
+    cells = " in each of 75 cells" if own is PUBLISHED["imagenet-c"] else ""
+    return f"{size}; {own.pictures:,} pictures{cells}, {own.classes:,} classes"
+
+
+def gigabytes(size: int) -> str:
+    """A size for people."""
+    return f"{size / 1e9:,.1f} GB"
+
+
+def _summary(reports: Sequence[SetReport], root: Path) -> Iterator[str]:
+    bad = [report.slug for report in reports if not report.is_good]
+    free, needed = free_bytes(root), needed_bytes(reports)
+    unknown = [r.slug for r in reports if r.is_missing and not (r.published and r.published.size)]
+    text = f"Free where {root} is: {gigabytes(free)}."
+    if needed:
+        text += f" The missing sets take {gigabytes(needed)}, and their archives while unpacking."
+        text += " THAT IS TOO LITTLE ROOM." if free < needed else ""
+    if unknown:
+        text += f" Sizes of {', '.join(unknown)} are not documented."
+    yield from _wrapped(text, "")
+    named = {report.published.title for report in reports if report.published}
+    other = [own.title for own in PUBLISHED.values() if own.title not in named]
+    if named and other:
+        yield from _wrapped(f"Not in this configuration: {'; '.join(other)}.", "")
+    if bad:
+        text = f"{len(bad)} of {len(reports)} sets are not good: {', '.join(bad)}."
+        yield from _wrapped(text, "")
+    else:
+        yield f"All {len(reports)} sets are good."
