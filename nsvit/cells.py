@@ -225,6 +225,8 @@ def write_manifest(
     listed = _listed(path, content)
     stored = [doubt for cell in cells.values() for doubt in _sidecar(cell)[0].get("doubts", ())]
     content["doubts"] = list(dict.fromkeys([*stored, *compare(listed)]))
+    warnings = [one for cell in cells.values() for one in _sidecar(cell)[0].get("warnings", ())]
+    content["warnings"] = list(dict.fromkeys(warnings))
     _sweep(path)
     artifacts.write_json(path, content)
     return content["doubts"]

@@ -27,9 +27,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from nsvit import artifacts, rounds, runtime
+from nsvit.averaging import Average
 from nsvit.config import RECIPES
 from nsvit.data.layouts import ImageSet
-from nsvit.data.loading import train_images
+from nsvit.data.training import Round
 from nsvit.draws import attack_seeds, batch_positions, global_seed, round_noise
 from nsvit.errors import NsvitError
 from nsvit.inputs import check_fits, keep
@@ -97,15 +98,17 @@ def finetune(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     sidecar = artifacts.provenance("model", spec.model_dump(mode="json"), inputs, seed=spec.seed)
     (out / "history.json").unlink(missing_ok=True)
-    history = rounds.restore(out, model, optimizer, made_from)
+    average = Average(model.net, spec.finetune.ema_decay)
+    history = rounds.restore(out, model, optimizer, made_from, average)
     kept_dev = keep(dev)
 
     def finish_round(row: Row) -> None:
-        accuracy, loss = measure(model, kept_dev)
-        if not np.isfinite(loss):
-            raise _diverged(spec, row["round"], spec.finetune.steps, loss, out)
-        history.append({**row, "dev_accuracy": accuracy, "dev_loss": loss})
-        rounds.save(out, model, optimizer, history, made_from, sidecar)
+        with average.applied():
+            accuracy, loss = measure(model, kept_dev)
+            if not np.isfinite(loss):
+                raise _diverged(spec, row["round"], spec.finetune.steps, loss, out)
+            history.append({**row, "dev_accuracy": accuracy, "dev_loss": loss})
+            rounds.save(out, model, optimizer, history, made_from, sidecar, average.raw())
         _log_round(spec, history[-1])
 
     if not history:
@@ -113,7 +116,9 @@ def finetune(
     with drop_path(model, spec.finetune.drop_path):
         for number in range(len(history), spec.finetune.rounds + 1):
             finish_round(
-                _train_round(accelerator, model, wrapped, optimizer, train, spec, number, out)
+                _train_round(
+                    accelerator, model, wrapped, optimizer, average, train, spec, number, out
+                )
             )
     return _finish(model, spec, out, history, sidecar)
 
@@ -157,6 +162,7 @@ def _train_round(
     model: PixelModel,
     wrapped: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: Average,
     train: ImageSet,
     spec: FinetuneSpec,
     number: int,
@@ -176,17 +182,15 @@ def _train_round(
     row["noise_seconds"] = runtime.clock(device) - begun
     begun, attacking = runtime.clock(device), 0.0
     batches = batch_positions(len(train), config.batch_size, config.steps, spec.seed, number)
-    labels = torch.tensor(np.asarray(train.labels, dtype=np.int64))
+    pictures = Round(
+        train, batches, config, model.image_size, model.num_classes, spec.seed, number
+    ).stream()
     summed = torch.zeros(2)
     wrapped.train()
     training = runtime.progress(range(config.steps), "training")
     for step in training:
-        positions = batches[step]
-        seeds = (spec.seed, "augment", number, step)
-        images = train_images(
-            train, positions.tolist(), config.augmentation, model.image_size, *seeds
-        ).to(device)
-        targets, second = labels[positions].to(device), images
+        images, targets = (tensor.to(device) for tensor in next(pictures))
+        second = images
         if spec.kind in ADVERSARIAL:
             before = runtime.clock(device)
             starts = attack_seeds(len(images), spec.seed, number, step)
@@ -203,6 +207,7 @@ def _train_round(
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(losses.sum())
         optimizer.step()
+        average.update()
         summed += values
     row |= {"loss_clean": float(summed[0]) / config.steps}
     row |= {"loss_noisy": float(summed[1]) / config.steps}
@@ -233,7 +238,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Saves the selected round's weights as the result, and history.json last."""
     selected = select(history, spec.finetune.select)
-    if selected != history[-1]["round"]:
+    if selected != history[-1]["round"] or spec.finetune.ema_decay is not None:
         rounds.load_checkpoint(out, selected, model)
     row = history[selected]
     metrics = {name: row[name] for name in ("round", "dev_accuracy", "dev_loss")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nsvit.data.layouts import ImageSet
-from nsvit.data.loading import batches, load_pixels, to_float
+from nsvit.data.loading import load_pixels, read_spans, spans_of, to_float
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel
 
@@ -38,14 +38,19 @@ class Pictures:
 
     def batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in the set's order: pixels (B, 3, H, W) in [0, 1] and labels (B,)."""
+        return self.read(spans_of(len(self.image_set), batch_size), device)
+
+    def read(
+        self, spans: Sequence[tuple[int, int]], device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Likewise, of the given (start, stop) of rows."""
         if self.pixels is None:
-            for images, labels, _ in batches(self.image_set, batch_size):
-                yield images.to(device), labels.to(device)
+            for pixels, labels in read_spans(self.image_set, spans):
+                yield to_float(pixels.to(device)), labels.to(device)
             return
         labels = torch.tensor(np.asarray(self.image_set.labels, dtype=np.int64))
-        for start in range(0, len(labels), batch_size):
-            part = slice(start, start + batch_size)
-            yield to_float(self.pixels[part].to(device)), labels[part].to(device)
+        for start, stop in spans:
+            yield to_float(self.pixels[start:stop].to(device)), labels[start:stop].to(device)
 
 
 def keep(image_set: ImageSet, limit: int = KEEP_BYTES) -> Pictures:

@@ -7,11 +7,12 @@
 | madry | attacked pictures | beta x cross-entropy |
 | trades | attacked pictures | beta x KL(clean prediction, adversarial prediction) |
 
-The first half is the clean pictures and its term their cross-entropy, always. METHOD.md sections
-5 and 5.2. Differs from the paper's code: one concatenated pass in training mode for both halves,
-the same pictures, augmentation, batch size and steps for all arms (its Madry and TRADES came from
-another script with weaker augmentation and smaller batches). As there, TRADES lets gradients
-through the clean prediction too.
+With Mixup or CutMix both halves are the mixed pictures, with the same soft labels, and the attack
+is on them. The first half is the clean pictures and its term their cross-entropy, always.
+METHOD.md sections 5 and 5.2. Differs from the paper's code: one concatenated pass in training
+mode for both halves, the same pictures, augmentation, batch size and steps for all arms (its
+Madry and TRADES came from another script with weaker augmentation and smaller batches). As there,
+TRADES lets gradients through the clean prediction too.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def attacked(
     Args:
         model: attacked in evaluation mode with frozen weights; both restored.
         images: (B, 3, H, W) pixels in [0, 1], augmented.
-        labels: (B,) class indices.
+        labels: (B,) class indices, or (B, classes) soft labels of mixed pictures.
         kind: "madry" or "trades".
         config: linf radius, step size and steps.
         seeds: one per picture, for its random start.
@@ -90,12 +91,13 @@ def two_terms(logits: Tensor, labels: Tensor, kind: ArmKind, config: FinetuneCon
 
     Args:
         logits: (2B, classes) of both halves.
-        labels: (B,) class indices, the same for both.
+        labels: the same for both: (B,) class indices, or (B, classes) soft labels of mixed
+            pictures, which are smoothed already.
         kind: of the arm.
         config: label smoothing (of every cross-entropy) and `adversarial.beta`.
     """
     clean, other = logits.chunk(2)
-    smoothing = config.label_smoothing
+    smoothing = config.label_smoothing if labels.ndim == 1 else 0.0
     first = cross_entropy(clean, labels, label_smoothing=smoothing)
     if kind == "trades":
         second = divergence(clean, other)

@@ -139,6 +139,7 @@ def _compute(
         own = _spec_of_cell(spec, subject.seed, slug).model_dump(mode="json")
         sidecars[slug] = artifacts.provenance("records", own, inputs, subject.seed)
         sidecars[slug]["doubts"] = doubts.get(slug, [])
+        sidecars[slug]["warnings"] = subject.model.warnings
     runtime.stage(f"{spec.model} {spec.arm} seed {subject.seed}")
     missing = {slug: cell.missing() for slug, cell in wanted.items()}
     count = len(reading.blocks(spec.batch_size))

@@ -8,8 +8,10 @@ is always timm's.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from nsvit import artifacts
-from nsvit.config import local_dir
+from nsvit.checkpoints import Said, load_into, timm_says
+from nsvit.config import ModelConfig, local_dir
 from nsvit.errors import NsvitError
 from nsvit.specs import PrepareSpec
 
 if TYPE_CHECKING:
     from nsvit.data.layouts import ImageSet
+
+log = logging.getLogger(__name__)
 
 
 class PixelModel(nn.Module):
@@ -34,6 +39,7 @@ class PixelModel(nn.Module):
         mean, std: buffers of shape (1, 3, 1, 1), in pixels.
         architecture: timm's name for `net`, enough with `model_args` to build it again.
         model_args: what `timm.create_model` was given beside the name.
+        said: the mean and std that the weights were trained with, where that is known.
     """
 
     mean: Tensor
@@ -46,9 +52,11 @@ class PixelModel(nn.Module):
         std: Sequence[float],
         architecture: str = "unknown",
         model_args: Mapping[str, Any] | None = None,
+        said: Said | None = None,
     ) -> None:
         super().__init__()
         self.net = net
+        self.said = said
         self.architecture = architecture
         self.model_args = dict(model_args or {})
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -57,6 +65,18 @@ class PixelModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of pixels in [0, 1], shape (B, 3, H, W)."""
         return self.net((images - self.mean) / self.std)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is odd about the model: read with other statistics than it was trained with."""
+        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        if self.said is None or not self.said.differs(mean, std):
+            return []
+        (own_mean, own_std), read = map(_shown, (self.said.mean, self.said.std)), (mean, std)
+        return [
+            f"read with mean {_shown(read[0])} and std {_shown(read[1])}, but {self.said.source} "
+            f"has mean {own_mean} and std {own_std}"
+        ]
 
     @property
     def num_classes(self) -> int:
@@ -116,6 +136,10 @@ class PixelModel(nn.Module):
         patch = self.projection.kernel_size
         height, width = self.image_size
         return (height // patch[0]) * (width // patch[1]), self.projection.out_channels
+
+
+def _shown(values: Sequence[float]) -> str:
+    return "/".join(f"{value:.4g}" for value in dict.fromkeys(values))
 
 
 @contextmanager
@@ -211,8 +235,16 @@ def build(
     model_args: Mapping[str, Any],
     mean: Sequence[float],
     std: Sequence[float],
+    said: Mapping[str, Any] | None = None,
 ) -> PixelModel:
     """An untrained model.
+
+    Args:
+        architecture: a timm name.
+        model_args: passed to `timm.create_model`.
+        mean: per channel, in pixels.
+        std: likewise.
+        said: the fields of a `Said`, of weights that will be put in.
 
     Raises:
         NsvitError: timm does not know the architecture or refuses the arguments.
@@ -221,7 +253,7 @@ def build(
         net = timm.create_model(architecture, pretrained=False, **_from_json(model_args))
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise NsvitError(f"timm cannot build {architecture!r}: {error}") from None
-    return PixelModel(net, mean, std, architecture, model_args)
+    return PixelModel(net, mean, std, architecture, model_args, Said(**said) if said else None)
 
 
 def _from_json(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,25 +265,28 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     pretrained: bool = True,
+    checkpoint: str | Path | None = None,
+    ema: bool = True,
     **timm_kwargs: Any,
 ) -> PixelModel:
     """A model from a checkpoint of ours (`*.safetensors`), a `local-dir:` folder or a timm name.
 
     Args:
         name_or_path: what to load.
-        mean: per channel, in pixels; None takes what the checkpoint says.
+        mean: per channel, in pixels; None takes what the weights say.
         std: likewise.
         pretrained: False leaves a timm model at its random initialisation.
+        checkpoint: somebody else's weights for the timm name: `nsvit.checkpoints.load_into`.
+        ema: of a checkpoint with both, the moving average rather than the raw weights.
         **timm_kwargs: passed to `timm.create_model`.
 
     Raises:
-        NsvitError: nothing is there, or the weights do not fit the architecture.
+        NsvitError: nothing is there, it is damaged, or the weights do not fit the architecture.
     """
     if str(name_or_path).endswith(".safetensors"):
         return _load_checkpoint(Path(name_or_path), mean, std)
     name = str(name_or_path)
-    architecture, model_args = name, dict(timm_kwargs)
-    folder = local_dir(name)
+    architecture, model_args, folder = name, dict(timm_kwargs), local_dir(name)
     if folder is not None:
         config = artifacts.read_json(folder / "config.json")
         architecture = config.get("architecture", name)
@@ -259,29 +294,72 @@ def load_model(
         model_args.setdefault("num_classes", config.get("num_classes"))
         if not any(folder.glob("model.safetensors")):
             raise NsvitError(f"{folder}: no model.safetensors beside config.json")
+    if checkpoint is not None:
+        found = build(name, timm_kwargs, (0.0,) * 3, (1.0,) * 3)
+        net, said = found.net, load_into(found.net, name, Path(checkpoint), ema)
+    else:
+        net = _create(name, pretrained, timm_kwargs)
+        said = timm_says(net, folder) if pretrained else None
+    known = said or timm_says(net)
+    if known is None:
+        raise NsvitError(f"model {name!r}: nothing says its mean and std; give both")
+    model_args.setdefault("num_classes", int(net.num_classes))  # type: ignore[arg-type]
+    return PixelModel(net, mean or known.mean, std or known.std, architecture, model_args, said)
+
+
+def load_configured(config: ModelConfig | PrepareSpec) -> PixelModel:
+    """The model that a section of the configuration describes.
+
+    Raises:
+        NsvitError: as `load_model`.
+    """
+    return load_model(
+        config.timm,
+        config.mean,
+        config.std,
+        config.pretrained,
+        config.checkpoint,
+        config.ema,
+        **_from_json(config.model_args),
+    )
+
+
+def _create(name: str, pretrained: bool, timm_kwargs: Mapping[str, Any]) -> nn.Module:
     try:
-        net = timm.create_model(name, pretrained=pretrained, **timm_kwargs)
+        return timm.create_model(name, pretrained=pretrained, **timm_kwargs)
     except Exception as error:  # timm and its hub raise many types
+        if any(kind.__name__ in _NOT_THERE for kind in type(error).__mro__):
+            raise NsvitError(
+                f"model {name!r}: its weights are neither in the Hugging Face cache nor to be had "
+                'from the network. On a machine with network, as the same user: python -c "import '
+                f"timm; timm.create_model('{name}', pretrained=True)\"; or give the file as "
+                "models.<model>.checkpoint"
+            ) from None
         raise NsvitError(f"model {name!r} cannot be loaded: {_reason(error)}") from None
-    known = net.pretrained_cfg
-    model_args.setdefault("num_classes", int(net.num_classes))
-    return PixelModel(net, mean or known["mean"], std or known["std"], architecture, model_args)
+
+
+#: What the hub raises without network and cache.
+_NOT_THERE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}
 
 
 def model_spec(model: PixelModel) -> dict[str, Any]:
     """What is needed beside the weights to build the model again."""
-    return {
+    found: dict[str, Any] = {
         "architecture": model.architecture,
         "model_args": model.model_args,
         "mean": model.mean.flatten().tolist(),
         "std": model.std.flatten().tolist(),
     }
+    return found if model.said is None else {**found, "said": asdict(model.said)}
 
 
 def save_model(model: PixelModel, path: str | Path, sidecar: Mapping[str, Any]) -> None:
-    """Writes weights and sidecar; the model's own spec goes into the sidecar under `model`."""
-    state = model.net.state_dict()
-    artifacts.write_tensors(path, state, {**sidecar, "kind": "model", "model": model_spec(model)})
+    """Writes weights and sidecar.
+
+    The model's own spec goes into the sidecar under `model`, what is odd about it `warnings`.
+    """
+    own = {"kind": "model", "model": model_spec(model), "warnings": model.warnings}
+    artifacts.write_tensors(path, model.net.state_dict(), {**sidecar, **own})
 
 
 def _load_checkpoint(
@@ -360,9 +438,7 @@ def prepare(spec: PrepareSpec, pictures: ImageSet, out: str | Path) -> PixelMode
         NsvitError: the model cannot be loaded, has another number of classes than the pictures,
             or is not a plain ViT with a linear patch embedding.
     """
-    model = load_model(
-        spec.timm, spec.mean, spec.std, spec.pretrained, **_from_json(spec.model_args)
-    )
+    model = load_configured(spec)
     if model.num_classes != len(pictures.classes):
         raise NsvitError(
             f"models.{spec.name}: {model.num_classes} classes, but the pictures in "
@@ -371,5 +447,8 @@ def prepare(spec: PrepareSpec, pictures: ImageSet, out: str | Path) -> PixelMode
     model.token_shape  # noqa: B018 - refuses models without a linear patch embedding
     folder = local_dir(spec.timm)
     inputs = [] if folder is None else [folder / "config.json", folder / "model.safetensors"]
+    inputs += [] if spec.checkpoint is None else [Path(spec.checkpoint)]
+    for warning in model.warnings:
+        log.warning("model %s: %s", spec.name, warning)
     save_model(model, out, artifacts.provenance("model", spec.model_dump(), inputs))
     return model

@@ -23,7 +23,7 @@ from nsvit.config import ConditionConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.errors import NsvitError
 from nsvit.inputs import Pictures, check_fits
-from nsvit.models import PixelModel, frozen, load_model
+from nsvit.models import PixelModel, frozen, load_configured
 from nsvit.statistics.checks import Doubt
 
 if TYPE_CHECKING:
@@ -136,16 +136,7 @@ def _first(image_set: ImageSet, images: int | None) -> ImageSet:
 
 def load_sources(spec: EvaluateSpec) -> dict[str, PixelModel]:
     """The models that the conditions' transfer attacks follow."""
-    return {
-        slug: load_model(
-            own.timm,
-            own.mean,
-            own.std,
-            own.pretrained,
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in own.model_args.items()},
-        ).to(runtime.device())
-        for slug, own in spec.sources.items()
-    }
+    return {slug: load_configured(own).to(runtime.device()) for slug, own in spec.sources.items()}
 
 
 @dataclass(frozen=True)

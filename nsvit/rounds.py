@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nsvit import artifacts
+from nsvit.averaging import Average
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, load_weights, save_model
 
@@ -53,8 +55,12 @@ def save(
     history: list[Row],
     made_from: str,
     sidecar: Mapping[str, Any],
+    raw: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes the last round of `history`: weights, then optimiser, then what makes it count."""
+    """Writes the last round of `history`: weights, then optimiser, then what makes it count.
+
+    Where the model holds a moving average, `raw` are the weights that training goes on from.
+    """
     number = int(history[-1]["round"])
     here = folder(out, number)
     (here / "state.json").unlink(missing_ok=True)
@@ -64,6 +70,7 @@ def save(
         for index, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
     }
+    tensors |= {f"raw.{name}": value for name, value in (raw or {}).items()}
     state = {
         "kind": "state",
         "schema_version": artifacts.SCHEMA_VERSION,
@@ -76,9 +83,13 @@ def save(
 
 
 def restore(
-    out: Path, model: PixelModel, optimizer: torch.optim.Optimizer, made_from: str
+    out: Path,
+    model: PixelModel,
+    optimizer: torch.optim.Optimizer,
+    made_from: str,
+    average: Average,
 ) -> list[Row]:
-    """Puts model and optimiser where the last whole round left them.
+    """Puts model, optimiser and moving average where the last whole round left them.
 
     Rounds of other settings or other starting weights are deleted, so that `out` never mixes
     two runs.
@@ -91,7 +102,7 @@ def restore(
     )
     for number in found:
         try:
-            return _load(out, number, model, optimizer, made_from)
+            return _load(out, number, model, optimizer, made_from, average)
         except NsvitError as problem:
             log.warning("%s: not continued from round %d: %s", out, number, problem)
     shutil.rmtree(out / "rounds", ignore_errors=True)
@@ -99,7 +110,12 @@ def restore(
 
 
 def _load(
-    out: Path, number: int, model: PixelModel, optimizer: torch.optim.Optimizer, made_from: str
+    out: Path,
+    number: int,
+    model: PixelModel,
+    optimizer: torch.optim.Optimizer,
+    made_from: str,
+    average: Average,
 ) -> list[Row]:
     tensors, state = artifacts.read_tensors(folder(out, number) / "state.safetensors", "state")
     if state["made_from"] != made_from:
@@ -109,12 +125,17 @@ def _load(
         raise NsvitError(f"{path} is damaged")
     load_checkpoint(out, number, model)
     moments: dict[int, dict[str, torch.Tensor]] = {}
+    raw: dict[str, torch.Tensor] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         tensor = torch.from_numpy(value)
+        if index == "raw":
+            raw[name] = tensor
+            continue
         moments.setdefault(int(index), {})[name] = tensor.reshape(()) if name == "step" else tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    average.go_on(raw)
     return list(state["history"])
 
 

@@ -97,15 +97,27 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
+#: Processes that read pictures ahead of the one that computes.
+_workers = 0
+
+
+def workers() -> int:
+    """How many processes may read pictures ahead; results do not depend on it."""
+    return _workers
+
+
 def prepare(threads: int | None = None) -> None:
     """Makes torch deterministic and bounds its threads.
 
-    Results are bit-identical only for the same number of threads; the rules fix it.
+    All but one of the threads also read pictures ahead (`workers`): on a GPU they have little else
+    to do. Results are bit-identical only for the same number of threads; the rules fix it.
     """
     import torch
 
+    global _workers
     if threads:
         torch.set_num_threads(threads)
+        _workers = threads - 1
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from nsvit import cells, runtime
 from nsvit.attacks import ATTACKS, Context, Started, settings_of, threat_of
 from nsvit.config import AttackConfig, ConditionConfig
+from nsvit.data.loading import spans_of
 from nsvit.readings import Reading, Restricted, Subject, Views, is_masked, source_of
 
 #: The columns of a records frame, in order.
@@ -78,15 +79,18 @@ def _batches(
     subject: Subject, reading: Reading, wanted: Sequence[Sequence[str]]
 ) -> Iterator[tuple[int, _Batch]]:
     size, device = reading.batch_size(subject.batch_size), subject.model.mean.device
+    names = reading.pictures.image_set.frame["path"]
+    spans, numbers, last = [], [], []
     for number, rows in enumerate(reading.blocks(subject.batch_size)):
-        if not wanted[number]:
-            continue
-        part = reading.pictures.part(rows.start, rows.stop)
-        names, start = part.image_set.frame["path"].tolist(), 0
-        for images, labels in part.batches(size, device):
-            stop = start + len(labels)
-            yield number, _Batch(images, labels, names[start:stop], stop == len(names))
-            start = stop
+        if wanted[number]:
+            own = [(rows.start + a, rows.start + b) for a, b in spans_of(len(rows), size)]
+            spans += own
+            numbers += [number] * len(own)
+            last += [False] * (len(own) - 1) + [True]
+    # All blocks in one go, so that pictures are read ahead across them.
+    found = reading.pictures.read(spans, device)
+    for (images, labels), span, number, ends in zip(found, spans, numbers, last, strict=True):
+        yield number, _Batch(images, labels, names.iloc[slice(*span)].tolist(), ends)
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:

@@ -97,6 +97,8 @@ class PrepareSpec(Section):
     name: Slug
     timm: str
     pretrained: bool
+    checkpoint: str | None = None
+    ema: bool = True
     model_args: dict[str, Any]
     mean: c.Triple
     std: c.Triple
@@ -348,6 +350,8 @@ def prepare_model(exp: c.Experiment, model: str) -> PrepareSpec:
         name=model,
         timm=own.timm,
         pretrained=own.pretrained,
+        checkpoint=own.checkpoint,
+        ema=own.ema,
         model_args=own.model_args,
         mean=own.mean,
         std=own.std,

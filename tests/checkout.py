@@ -18,15 +18,22 @@ class Checkout:
         for name in ("Snakefile", "workflow", "config", "nsvit", "profiles"):
             (folder / name).symlink_to(ROOT / name)
 
-    def snakemake(self, *arguments: str, check: bool = True, modules: Path | None = None) -> str:
+    def snakemake(
+        self,
+        *arguments: str,
+        check: bool = True,
+        modules: Path | None = None,
+        binaries: Path | None = None,
+    ) -> str:
         """Runs Snakemake here; returns everything it printed.
 
-        Modules in the folder `modules` are found before all others, in every job.
+        Modules in the folder `modules` are found before all others, in every job, and so are
+        programs in the folder `binaries`.
         """
-        binaries = Path(sys.executable).parent
+        path = [binaries, Path(sys.executable).parent, os.environ["PATH"]]
         environment = {
             **os.environ,
-            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join(str(p) for p in path if p),
             "PYTHONPATH": os.pathsep.join(str(p) for p in (modules, ROOT) if p),
         }
         command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]

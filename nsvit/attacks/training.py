@@ -36,7 +36,7 @@ def madry_images(
     Args:
         model: takes pixels in [0, 1].
         images: (B, 3, H, W) pixels in [0, 1].
-        labels: (B,) class indices.
+        labels: (B,) class indices, or (B, classes) soft labels.
         threat: bound and norm.
         steps: gradient steps.
         step_size: in the units of the radius.

@@ -61,8 +61,7 @@ class Experiment(Section):
             self._robust_is_sound(slug, robust)
         for slug, source in self.evaluate.sources.items():
             for name, tested in self.models.items():
-                same = (source.timm, source.model_args) == (tested.timm, tested.model_args)
-                if slug == name or same:
+                if slug == name or _same_weights(source, tested):
                     raise ValueError(
                         f"evaluate.sources.{slug}: the model under test {name!r} itself; a "
                         "transfer attack needs another one"
@@ -224,6 +223,12 @@ class Experiment(Section):
             if arm.models is None or model in arm.models
             for seed in self.seeds(model, slug)
         ]
+
+
+def _same_weights(one: ModelConfig, other: ModelConfig) -> bool:
+    """Whether two sections name the same weights, however they are read."""
+    named = [(m.timm, m.checkpoint, m.model_args) for m in (one, other)]
+    return named[0] == named[1]
 
 
 def _need(slugs: tuple[str, ...], among: dict[str, Any], key: str) -> None:

@@ -428,6 +428,71 @@ def test_the_overlay_of_strong_attacks_adds_conditions_and_changes_none():
     assert after.jobs("vit_s", "plain") == ("main", "transfer", "strong")
 
 
+def test_paper_yaml_is_the_papers_matrix():
+    """METHOD.md sections 6, 10 and 12, as far as they say."""
+    exp = config.load(ROOT / "config/paper.yaml")
+    read = {slug: (m.timm, m.mean[0]) for slug, m in exp.models.items()}
+    for size in ("small", "base"):
+        name, slug = f"vit_{size}_patch16_224.augreg_in21k_ft_in1k", f"vit_{size[0]}"
+        assert read[slug] == (name, 0.5) and read[f"{slug}_wrong_norm"] == (name, 0.485)
+        for arm in ("plain", "random", "nullspace"):
+            assert exp.seeds(slug, arm) == exp.seeds(f"{slug}_wrong_norm", arm) == (0, 1, 2)
+    sets = exp.data.sets
+    assert {(s, o.resize, o.crop) for s, o in sets.items() if s in ("c", "stylized")} == {
+        ("c", None, None),
+        ("stylized", None, None),
+    }
+    others = [own for slug, own in sets.items() if slug not in ("c", "stylized")]
+    assert {(own.resize, own.crop) for own in others} == {(256, 224)}
+    assert {slug for slug, own in sets.items() if own.restrict} == {"a", "r"}
+    columns = [c.paper for c in exp.evaluate.conditions.values() if c.paper]
+    assert tuple(columns) == paper.COLUMNS
+    assert exp.evaluate.conditions["c"].metric == "mce"
+    radii = [c.attack.radius for c in exp.evaluate.conditions.values() if c.attack is not None
+             and c.attack.name == "fgsm"]  # fmt: skip
+    assert radii == ["1/255", "2/255", "4/255", "8/255"]
+    named = {(exp.models[m].paper, exp.arms[a].paper) for m, a, _ in exp.runs()}
+    rows = set(paper._rows())
+    ours = {row for row in rows if row[0] in ("ViT-S", "ViT-B")}
+    copied = {"MixUp", "RandAugment", "PR", "RandAugment+PR", "AugMix", "AugMix+PR", "SAM"}
+    copied |= {"RobustViT", "NS eps=0.03", "NS eps=0.03 early-stop"}
+    assert {row for row in ours - named if row[1] not in copied} == set()
+    own = exp.resolve("nullspace")
+    assert (own.rounds, own.steps, own.batch_size, own.lr, own.lr_min) == (20, 40, 128, 1e-5, 1e-6)
+    assert (own.weight_decay, own.drop_path, own.label_smoothing) == (0.05, 0.25, 0.1)
+    assert (own.mixing.mixup, own.mixing.cutmix, own.ema_decay) == (0.8, 1.0, None)
+    assert (own.noise.limit, own.noise.lr, own.noise.epsilon) == (3.0, 0.1, 0.03)
+    assert exp.resolve("ns_fixed").noise.early_stop is False
+    assert {exp.resolve(f"ns_eps_{e}").noise.epsilon for e in ("001", "01")} == {0.01, 0.1}
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "changed"),
+    [
+        ("authors_hal", "madry", {"steps": 73, "augmentation": "crop", "weight_decay": 1e-4}),
+        ("authors_2022", "nullspace", {"lr": 1e-4, "rounds": 10}),
+        ("authors_ema", "nullspace", {"ema_decay": 0.9998}),
+        ("authors_dat_may", "dat_ns", {"lr": 2e-5, "ema_decay": 0.99992}),
+        ("cw_torchattacks", "nullspace", {}),
+    ],
+)
+def test_the_overlays_of_the_paper_have_results_of_their_own(name, arm, changed):
+    base = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
+    before = config.validate(base)
+    overlay = yaml.safe_load((ROOT / f"config/overlays/{name}.yaml").read_text())
+    after = config.validate(_merged(base, overlay))
+    assert after.experiment not in ("paper", before.experiment)
+    assert after.runs() == before.runs()
+    own, old = after.resolve(arm).model_dump(), before.resolve(arm).model_dump()
+    assert changed.items() <= own.items() and all(old[key] != own[key] for key in changed)
+    # Where single arms differ, NS is as it was.
+    if arm != "nullspace":
+        assert after.resolve("nullspace") == before.resolve("nullspace")
+    if name == "cw_torchattacks":
+        cw = after.evaluate.conditions["cw"].attack
+        assert (cw.radius, cw.steps, cw.binary_search_steps) == (None, 50, 1)
+
+
 def _merged(base: dict, over: dict) -> dict:
     """As Snakemake merges several --configfile."""
     both = base.keys() & over.keys()

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from nsvit import artifacts, cli, config, models, specs
+from nsvit.data import checks
 from nsvit.data.corrupted import corrupt_set
 from nsvit.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from nsvit.data.layouts import open_set, read_classes
@@ -82,6 +83,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_imagenette_runs_from_pictures_to_a_table(exp, tmp_path):
     before = digests(tmp_path / "pictures")
+    assert not any(one.problems for one in checks.check(exp.data))  # set c is not asked for
     indices = [scan(exp, name) for name in ("train", "val")]
     root = specs.made_root(exp)
     run(

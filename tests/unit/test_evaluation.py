@@ -96,14 +96,14 @@ def test_conditions_of_a_set_share_decoding_clean_pass_and_gradient(
     model, val = small_vit(), image_tree(tmp_path, per_class=5)
     read: list[str] = []
     forwards: list[int] = []
-    original = nsvit.inputs.batches
+    original = nsvit.inputs.read_spans
 
-    def counted(image_set: ImageSet, batch_size: int):
-        for images, labels, start in original(image_set, batch_size):
-            read.extend(image_set.frame["path"].iloc[start : start + len(labels)])
-            yield images, labels, start
+    def counted(image_set: ImageSet, spans: list[tuple[int, int]]):
+        for (start, stop), found in zip(spans, original(image_set, spans), strict=True):
+            read.extend(image_set.frame["path"].iloc[start:stop])
+            yield found
 
-    monkeypatch.setattr(nsvit.inputs, "batches", counted)
+    monkeypatch.setattr(nsvit.inputs, "read_spans", counted)
     model.register_forward_hook(lambda module, args, out: forwards.append(len(out)))
     radii = {
         f"f{k}": {"set": "val", "attack": {"name": "fgsm", "radius": f"{k}/255"}} for k in (1, 2, 8)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
+import nsvit.data.training
 import nsvit.finetuning
 from nsvit import artifacts
 from nsvit.data.layouts import ImageSet
@@ -198,11 +199,11 @@ def test_a_loss_that_is_not_a_number_names_the_place_and_keeps_the_last_round(
 ) -> None:
     original = train_images
 
-    def poisoned(*args: Any) -> torch.Tensor:
-        images = original(*args)
+    def poisoned(*args: Any, **keys: Any) -> torch.Tensor:
+        images = original(*args, **keys)
         return images * float("nan") if args[-2:] == (2, 1) else images
 
-    monkeypatch.setattr(nsvit.finetuning, "train_images", poisoned)
+    monkeypatch.setattr(nsvit.data.training, "train_images", poisoned)
     where = rf"small/{kind}/seed0.*nan in round 2, step 1.*rounds/1/"
     with pytest.raises(NsvitError, match=where):
         finetune(small_vit(), *sets, spec(kind), tmp_path / "bad")
@@ -223,8 +224,8 @@ def test_arms_of_a_seed_see_the_same_pictures_and_the_same_pool(
     original = train_images
     for kind in ("plain", "random", "nullspace", "madry", "trades"):
 
-        def spy(*args: Any, kind: str = kind) -> torch.Tensor:
-            images = original(*args)
+        def spy(*args: Any, kind: str = kind, **keys: Any) -> torch.Tensor:
+            images = original(*args, **keys)
             seen.setdefault(kind, []).append(images)
             return images
 
@@ -236,7 +237,7 @@ def test_arms_of_a_seed_see_the_same_pictures_and_the_same_pool(
             return call
 
         with monkeypatch.context() as patch:
-            patch.setattr(nsvit.finetuning, "train_images", spy)
+            patch.setattr(nsvit.data.training, "train_images", spy)
             for name in ("learn_noise", "random_noise"):
                 patch.setattr(nsvit.draws, name, spy_noise(getattr(nsvit.draws, name)))
             finetune(small_vit(), *sets, spec(kind, augmentation="light"), tmp_path / kind)

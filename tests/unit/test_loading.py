@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import v2
 
+from nsvit.data import augment
 from nsvit.data.augment import light_augmentation
 from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import batches, load_pixels, to_float, train_images
@@ -134,7 +136,7 @@ def test_no_augmentation_is_the_evaluation_transform(tmp_path):
     assert torch.equal(found, to_float(load_pixels(whole))[[5, 0]])
 
 
-@pytest.mark.parametrize("augmentation", ["light", "imagenet"])
+@pytest.mark.parametrize("augmentation", ["light", "imagenet", "crop"])
 def test_augmentation_depends_on_seed_and_place_alone(augmentation, tmp_path):
     whole = make_set(tmp_path)
     random_state = torch.random.get_rng_state()
@@ -162,6 +164,24 @@ def test_imagenet_augmentation_stays_in_the_pixel_range_when_it_erases(tmp_path)
     # A grey picture stays flat under crop, flip and colour changes: noise means erasing.
     erased = [(image.std() > 0.1).item() for image in images]
     assert 0 < sum(erased) < 30
+    assert train_images(whole, [0] * 40, "crop", 16, 0).std() < 0.01
+
+
+def test_the_imagenet_recipe_is_that_of_the_authors_main_script():
+    """What METHOD.md section 5 says of it, asked of timm's own transforms."""
+    shown = [str(step) for step in augment._imagenet_transform((224, 224), True).transforms]
+    text = "\n".join(shown)
+    assert "scale=(0.08, 1.0)" in text and "bilinear bicubic" in text
+    assert "RandomHorizontalFlip(p=0.5)" in text and "RandAugment(n=2" in text
+    erasing = augment._imagenet_transform((224, 224), True).transforms[-1]
+    assert isinstance(erasing, RandomErasing)
+    assert erasing.probability == 0.25 and erasing.per_pixel
+    plain = augment._imagenet_transform((224, 224), False).transforms
+    assert [type(step).__name__ for step in plain][:2] == [
+        "RandomResizedCropAndInterpolation",
+        "RandomHorizontalFlip",
+    ]
+    assert not any("Erasing" in str(step) or "RandAugment" in str(step) for step in plain)
 
 
 def test_imagenet_augmentation_takes_pictures_of_any_size(tmp_path):

@@ -45,14 +45,25 @@ def index(name):
     return f"{R}/index/{name}.parquet"
 
 
-def weights(name):
-    """The files of a model given as `local-dir:FOLDER`; nothing for a timm name."""
+def weights(name, checkpoint=None):
+    """The files of a model given as `local-dir:FOLDER` or with a checkpoint; else nothing.
+
+    A checkpoint that is not there (yet) is left to the verb, which says what to do, so that a dry
+    run needs no weights.
+    """
+    if checkpoint is not None:
+        return [checkpoint] if Path(checkpoint).is_file() else []
     folder = local_dir(name)
     return (
         []
         if folder is None
         else [f"{folder}/config.json", f"{folder}/model.safetensors"]
     )
+
+
+def weights_of(model):
+    """The files of a model of the configuration."""
+    return weights(model.timm, model.checkpoint)
 
 
 def indices(conditions):
@@ -86,7 +97,7 @@ def evaluated_on(w):
 def followed(w):
     """The files of the source models of a job."""
     sources = specs.evaluate(exp, w.model, w.arm, w.job, w.part).sources
-    return [path for source in sources.values() for path in weights(source.timm)]
+    return [path for source in sources.values() for path in weights_of(source)]
 
 
 def render_needs(w):

@@ -34,7 +34,7 @@ rule pretrain:
 
 rule prepare_model:
     input:
-        weights=lambda w: weights(exp.models[w.model].timm),
+        weights=lambda w: weights_of(exp.models[w.model]),
         index=index(exp.data.train),
     output:
         weights=f"{R}/models/{{model}}/model.safetensors",
