@@ -9,7 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from nsvit import specs
+from nsvit import planning, specs
 from nsvit.config import RECIPES, attack_series, local_dir, validate
 from nsvit.errors import NsvitError
 

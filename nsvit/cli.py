@@ -7,6 +7,7 @@ that what a rule did can be repeated by hand from its log.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import shlex
 import sys
@@ -14,8 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsvit import config, runtime
+from nsvit import config, progress, runtime
 from nsvit.errors import NsvitError
+from nsvit.verbs.overview import status
 from nsvit.verbs.pages import (
     figure_claims,
     figure_closure,
@@ -42,6 +44,7 @@ from nsvit.verbs.people import check_data, fetch_data
 from nsvit.verbs.spec import Args
 from nsvit.verbs.stages import (
     contact_sheet,
+    corrupt,
     dynamics,
     evaluate,
     finetune,
@@ -76,6 +79,31 @@ def config_schema(args: Args) -> None:
     artifacts.write_text(args.out, config.schema_text())
 
 
+def _plan_arguments(sub: argparse.ArgumentParser) -> None:
+    """What `plan` takes from people."""
+    sub.add_argument(
+        "--config", type=Path, nargs="+", help="plan this experiment, print, run nothing"
+    )
+    sub.add_argument("--gpu", default="a100", help="t4, v100, rtx3090, a10, a6000, a100, l4, "
+                     "rtx4090, h100, h200 (default: %(default)s)")  # fmt: skip
+    sub.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    sub.add_argument("--throughput", type=float, help="TFLOP/s that jobs reach, as measured")
+    sub.add_argument("--gpus", type=int, default=1, help="devices side by side")
+    sub.add_argument("--readers", type=int, default=8, help="cores that read pictures for one job")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _status_arguments(sub: argparse.ArgumentParser) -> None:
+    """What `status` takes."""
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument("--results", type=Path, help="results/<experiment>; the latest by default")
+    where.add_argument("--config", type=Path, nargs="+", help="the experiment of these files")
+    sub.add_argument("--json", action="store_true", help="as JSON, with every job")
+    sub.add_argument(
+        "--watch", type=float, metavar="SECONDS", help="again and again, on a terminal"
+    )
+
+
 # --- the parser -----------------------------------------------------------------------------
 
 #: Verbs of rules: what each takes beside --spec and --out. A trailing + takes several paths, a
@@ -83,6 +111,7 @@ def config_schema(args: Args) -> None:
 RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
     render: ("root", "classes"),
     render_transfer: ("root", "val"),
+    corrupt: ("index", "root"),
     scan: (),
     contact_sheet: ("index",),
     pretrain_model: ("train", "val"),
@@ -145,28 +174,35 @@ def parser() -> argparse.ArgumentParser:
     def add(function: Callable[[Args], Any]) -> argparse.ArgumentParser:
         text = (function.__doc__ or "").splitlines()[0]
         sub = verbs.add_parser(verb_name(function), help=text, description=text)
-        sub.set_defaults(function=function)
+        sub.set_defaults(function=function, is_rule=False)
         return sub
 
     for function, paths in RULE_VERBS.items():
         sub = add(function)
+        sub.set_defaults(is_rule=function is not plan)
         if function not in SPECLESS:
-            sub.add_argument("--spec", required=True, metavar="JSON", help="the rule's params.spec")
+            needed = function is not plan
+            sub.add_argument(
+                "--spec", required=needed, metavar="JSON", help="the rule's params.spec"
+            )
         for name in paths:
             several = {"nargs": name[-1]} if name[-1] in "+*" else {}
-            needed: dict[str, Any] = {"default": []} if name.endswith("*") else {"required": True}
-            sub.add_argument(f"--{name.rstrip('+*')}", type=Path, **needed, **several)  # type: ignore[arg-type]
-        sub.add_argument("--out", type=Path, required=True)
+            default: dict[str, Any] = {"default": []} if name[-1] == "*" else {"required": True}
+            sub.add_argument(f"--{name.rstrip('+*')}", type=Path, **default, **several)  # type: ignore[arg-type]
+        sub.add_argument("--out", type=Path, required=function is not plan)
         if function in TORCH_VERBS:
             sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
         if function is scan:
             sub.add_argument("--threads", type=int, default=1, help="that read pictures")
-        if function is render:
-            sub.add_argument("--processes", type=int, default=1, help="that draw pictures")
+        if function in (render, corrupt):
+            sub.add_argument("--processes", type=int, default=1, help="that make pictures")
         if function is report:
             sub.add_argument(
                 "--readme", type=Path, help="where the list of files goes, if anywhere"
             )
+        if function is plan:
+            _plan_arguments(sub)
+    _status_arguments(add(status))
     add(check_config).add_argument("config", type=Path)
     _about_data(add(check_data), add(fetch_data))
     add(config_schema).add_argument("--out", type=Path, default=Path("config/schema.json"))
@@ -190,10 +226,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns 0, or 1 after an error that the user can fix."""
     args = parser().parse_args(arguments)
     runtime.setup_logging(args.verbose)
-    if not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
+    is_rule = args.is_rule or getattr(args, "spec", None) is not None
+    if is_rule and not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
         sys.stderr.write(shlex.join(["nsvit", *(arguments or sys.argv[1:])]) + "\n")
+    living = progress.alive() if is_rule else contextlib.nullcontext()
     try:
-        args.function(args)
+        with living:
+            args.function(args)
     except NsvitError as error:
         log.error("error: %s", error)
         return 1

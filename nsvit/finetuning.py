@@ -170,6 +170,8 @@ def _train_round(
 ) -> Row:
     """Fresh noise, then `steps` optimiser steps; returns the round's row without dev numbers."""
     config, device = spec.finetune, accelerator.device
+    who = f"{spec.model} {spec.arm} seed {spec.seed}, round {number} of {config.rounds}"
+    runtime.stage(who, number - 1, config.rounds)
     begun = runtime.clock(device)
     noise = round_noise(model, train, spec, number)
     shift = None
@@ -185,7 +187,8 @@ def _train_round(
     ).stream()
     summed = torch.zeros(2)
     wrapped.train()
-    for step in runtime.progress(range(config.steps), f"round {number}"):
+    training = runtime.progress(range(config.steps), "training")
+    for step in training:
         images, targets = (tensor.to(device) for tensor in next(pictures))
         second = images
         if spec.kind in ADVERSARIAL:
@@ -198,6 +201,7 @@ def _train_round(
             logits = both_halves(model, wrapped, images, second, shift, config.block)
         losses = two_terms(logits, targets, spec.kind, config)
         values = losses.detach().cpu()
+        training.note(loss=float(values.sum()))
         if not bool(torch.isfinite(values).all()):
             raise _diverged(spec, number, step, float(values.sum()), out)
         optimizer.zero_grad(set_to_none=True)

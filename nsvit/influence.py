@@ -54,7 +54,9 @@ def learn_blocks(
     shared = Pool(model, pool, config.noise.batch_size) if isinstance(pool, Tensor) else pool
     limits = config.limits or (config.noise.limit,)
     learned = []
-    for block in range(len(model.blocks)):
+    total = len(model.blocks)
+    for block in range(total):
+        runtime.stage(f"block {block} of {total}", block, total)
         limit = limits[min(block, len(limits) - 1)]
         settings = config.noise.model_copy(update={"limit": limit})
         for draw in range(config.draws):

@@ -140,6 +140,7 @@ def _compute(
         sidecars[slug] = artifacts.provenance("records", own, inputs, subject.seed)
         sidecars[slug]["doubts"] = doubts.get(slug, [])
         sidecars[slug]["warnings"] = subject.model.warnings
+    runtime.stage(f"{spec.model} {spec.arm} seed {subject.seed}")
     missing = {slug: cell.missing() for slug, cell in wanted.items()}
     count = len(reading.blocks(spec.batch_size))
     todo = [[slug for slug in wanted if number in missing[slug]] for number in range(count)]

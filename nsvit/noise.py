@@ -226,14 +226,13 @@ def _until_epsilon(
     history: list[dict[str, float]] = []
     with frozen(model):
         visits = batches_with_logits(model, source, config.batch_size)
-        budget = range(config.max_steps)
-        for step, (images, clean) in zip(
-            runtime.progress(budget, f"{kind} noise, block {block}"), visits, strict=False
-        ):
+        budget = runtime.progress(range(config.max_steps), f"{kind} noise, block {block}")
+        for step, (images, clean) in zip(budget, visits, strict=False):
             with inject(model, noise, block):
                 noisy = model(images)
             distance = probability_distance(clean, noisy.detach()).mean().item()
             _check_finite(distance, kind, block, step)
+            budget.note(distance=distance, epsilon=config.epsilon)
             history.append({"step": step, "distance": distance, "norm": _norm(noise)})
             met = distance < config.epsilon
             if met and config.early_stop:

@@ -119,7 +119,8 @@ def _train(spec: PretrainSpec, model: PixelModel, train: Pictures, dev: Pictures
         order = torch.randperm(n, generator=runtime.generator(config.seed, "order", epoch))
         model.train()
         summed = 0.0
-        for index in range(per_epoch):
+        runtime.stage(f"{spec.name}, epoch {epoch + 1} of {config.epochs}", epoch, config.epochs)
+        for index in runtime.progress(range(per_epoch), "training"):
             step = epoch * per_epoch + index
             if step < warmup:
                 set_lr(optimizer, config.lr * (step + 1) / warmup)

@@ -9,12 +9,18 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from nsvit.errors import NsvitError
+from nsvit.progress import Loop, stage
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = [
+    "clock", "device", "generator", "prepare", "progress", "seed_for", "seeded", "setup_logging",
+    "stage",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -128,9 +134,9 @@ def setup_logging(verbose: bool = False) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def progress(items: Iterable[T], description: str, total: int | None = None) -> Any:
-    """Wraps an iterable in a progress bar (steps, rate, time left); silent off a terminal."""
-    from tqdm import tqdm
+def progress(items: Iterable[T], description: str, total: int | None = None) -> Loop[T]:
+    """Wraps an iterable: a bar on a terminal, lines in a log (steps, rate, time left).
 
-    off = not sys.stderr.isatty()
-    return tqdm(items, desc=description, total=total, disable=off, leave=False, dynamic_ncols=True)
+    `Loop.note` of what is returned shows numbers beside it; see `nsvit.progress`.
+    """
+    return Loop(items, description, total)

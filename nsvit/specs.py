@@ -45,6 +45,15 @@ class TransferSpec(Section):
     transfer: c.TransferConfig
 
 
+class CorruptSpec(Section):
+    """Corrupted pictures of another set."""
+
+    name: Slug
+    path: str
+    images: int
+    seed: int
+
+
 class ScanSpec(Section):
     """One set on disk."""
 
@@ -298,12 +307,25 @@ def render_transfer(exp: c.Experiment) -> TransferSpec:
     )
 
 
+def corrupt(exp: c.Experiment, name: str) -> CorruptSpec:
+    """The spec of `corrupt`."""
+    own = exp.data.sets[name]
+    if own.corrupt is None:
+        raise NsvitError(f"data.sets.{name}: it has no `corrupt`, so it is read, not made")
+    return CorruptSpec(name=name, path=own.path, images=own.corrupt.images, seed=own.corrupt.seed)
+
+
+def made_root(exp: c.Experiment) -> str:
+    """Where sets go that are made from other sets: never among a user's own pictures."""
+    return f"results/{exp.experiment}/data"
+
+
 def scan(exp: c.Experiment, name: str) -> ScanSpec:
-    """The spec of `scan`."""
-    data = exp.data
-    # What the set is called elsewhere changes nothing in its index.
-    own = data.sets[name].model_copy(update={"published": None})
-    return ScanSpec(name=name, root=data.root, classes=data.classes, set=own)
+    """The spec of `scan`: what is only for making, checking or planning the set is left out."""
+    data, own = exp.data, exp.data.sets[name]
+    root = data.root if own.corrupt is None else made_root(exp)
+    plain = own.model_copy(update={"published": None, "pictures": None, "corrupt": None})
+    return ScanSpec(name=name, root=root, classes=data.classes, set=plain)
 
 
 def pretrain_model(exp: c.Experiment, name: str) -> PretrainSpec:

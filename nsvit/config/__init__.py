@@ -24,6 +24,7 @@ from nsvit.config.base import (
     radius_value,
 )
 from nsvit.config.data import (
+    CorruptConfig,
     DataConfig,
     MenagerieConfig,
     MenagerieCounts,
@@ -66,6 +67,7 @@ __all__ = [
     "AutoAttackConfig",
     "ClosureConfig",
     "ConditionConfig",
+    "CorruptConfig",
     "CwConfig",
     "DataConfig",
     "DynamicsConfig",

@@ -18,6 +18,7 @@ from pydantic import (
 RECIPES: dict[str, int] = {
     "render": 1,
     "render_transfer": 1,
+    "corrupt": 1,
     "scan": 2,
     "contact_sheet": 1,
     "pretrain_model": 1,

@@ -64,6 +64,14 @@ class MenagerieConfig(Section):
     transfer: TransferConfig = TransferConfig()
 
 
+class CorruptConfig(Section):
+    """A set of layout `corruption` that is made here, from the pictures of another set."""
+
+    source: Slug = Field(description="a key of data.sets, cut to size as it is evaluated")
+    images: PositiveInt = Field(500, description="pictures of it, each corrupted in 75 ways")
+    seed: int = Field(0, ge=0, description="of the corruptions that are random")
+
+
 class SetConfig(Section):
     """One image set on disk."""
 
@@ -94,6 +102,12 @@ class SetConfig(Section):
     crop: int | None = Field(None, ge=1, description="side of the centre crop, pixels")
     restrict: bool = Field(
         False, description="predict only among the classes that it has (ImageNet-A, -R)"
+    )
+    pictures: int | None = Field(
+        None, ge=1, description="how many there are; only `nsvit plan` uses it, before a scan"
+    )
+    corrupt: CorruptConfig | None = Field(
+        None, description="made from another set by the rule `corrupt`; none: it is on disk"
     )
 
     @model_validator(mode="after")
@@ -135,9 +149,27 @@ class DataConfig(Section):
             for other, its in paths.items():
                 if other != slug and its.is_relative_to(path):
                     raise ValueError(f"data.sets.{other}.path: {its} is inside that of {slug}")
+            if self.sets[slug].corrupt is not None:
+                self._corrupt_is_sound(slug)
         if self.menagerie is not None:
             self._menagerie_is_sound(self.menagerie)
         return self
+
+    def _corrupt_is_sound(self, slug: str) -> None:
+        key, own = f"data.sets.{slug}.corrupt", self.sets[slug]
+        made = own.corrupt
+        source = self.sets.get(made.source) if made else None
+        if self.menagerie is not None:
+            raise ValueError(f"{key}: the embedded benchmark draws its own set c; leave it out")
+        if own.layout != "corruption":
+            raise ValueError(f"{key}: needs layout 'corruption', not {own.layout!r}")
+        if source is None or source.layout == "corruption":
+            raise ValueError(f"{key}.source: a set of clean pictures in data.sets is needed")
+        if own.resize is not None or own.crop is not None:
+            raise ValueError(
+                f"{key}: its pictures are made at the size that their source is evaluated at; "
+                f"leave resize and crop out of data.sets.{slug}"
+            )
 
     def _menagerie_is_sound(self, menagerie: MenagerieConfig) -> None:
         counts = menagerie.counts.model_dump()

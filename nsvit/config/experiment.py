@@ -262,12 +262,19 @@ def validate(raw: dict[str, Any], source: str = "config") -> Experiment:
         raise NsvitError(describe(error, source)) from None
 
 
-def load(path: str | Path) -> Experiment:
-    """The experiment in a YAML file.
+def load(path: str | Path, *overlays: str | Path) -> Experiment:
+    """The experiment in a YAML file, with others on top of it as Snakemake takes them.
 
     Raises:
-        NsvitError: the file is missing, is not YAML, or does not fit the schema.
+        NsvitError: a file is missing, is not YAML, or does not fit the schema.
     """
+    raw = _read(path)
+    for overlay in overlays:
+        raw = _merge(raw, _read(overlay))
+    return validate(raw, " + ".join(map(str, (path, *overlays))))
+
+
+def _read(path: str | Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(Path(path).read_text())
     except OSError as error:
@@ -276,7 +283,7 @@ def load(path: str | Path) -> Experiment:
         raise NsvitError(f"{path}: not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise NsvitError(f"{path}: expected a mapping of keys to values")
-    return validate(raw, str(path))
+    return raw
 
 
 def describe(error: ValidationError, source: str) -> str:

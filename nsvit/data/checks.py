@@ -91,6 +91,9 @@ def _check_set(
     slug: str, own: SetConfig, root: Path, classes: Sequence[str], sample: int | None, threads: int
 ) -> SetReport:
     report = SetReport(slug, root / own.path, PUBLISHED[own.published] if own.published else None)
+    if own.corrupt is not None:
+        report.notes.append(f"made by the workflow from set {own.corrupt.source}; nothing to get")
+        return report
     if not report.folder.is_dir():
         report.is_missing = True
         report.problems.append(f"{report.folder}: no such folder")

@@ -11,8 +11,10 @@ from typing import Any
 import yaml
 
 from nsvit.config import ArmConfig, ConditionConfig, Experiment, FinetuneConfig, ModelConfig
+from nsvit.progress import duration
 from nsvit.report.contents import Plan
 from nsvit.report.folder import Evidence, Job, busy_seconds
+from nsvit.report.planned import Planned, planned
 
 UNKNOWN = "not recorded"
 
@@ -40,12 +42,14 @@ class Facts:
         settings: (label, lines) pairs about the configuration.
         costs: per rule, the most expensive first; then one of all rules.
         config: the whole configuration as YAML, "" where it is not known.
+        planned: what it was expected to compute and cost; None without the configuration.
     """
 
     run: tuple[tuple[str, str], ...]
     settings: tuple[Setting, ...]
     costs: tuple[RuleCost, ...]
     config: str
+    planned: Planned | None = None
 
 
 def gather(name: str, plan: Plan, evidence: Evidence) -> Facts:
@@ -57,7 +61,8 @@ def gather(name: str, plan: Plan, evidence: Evidence) -> Facts:
         settings = _settings(plan.config)
         whole = plan.config.model_dump(mode="json")
         text = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
-    return Facts(tuple(run), tuple(settings), tuple(_costs(evidence.jobs)), text)
+    expected = None if plan.config is None else planned(plan.config)
+    return Facts(tuple(run), tuple(settings), tuple(_costs(evidence.jobs)), text, expected)
 
 
 # --- when and on what -------------------------------------------------------------------------
@@ -81,16 +86,6 @@ def _times(jobs: tuple[Job, ...]) -> list[tuple[str, str]]:
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min 30 s, 3 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _makers(evidence: Evidence) -> list[tuple[str, str]]:

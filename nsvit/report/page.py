@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from nsvit import artifacts
-from nsvit.report.facts import duration
+from nsvit.progress import duration
 from nsvit.report.verdicts import SIGNS
 from nsvit.report.view import View
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nsvit import specs
+from nsvit.errors import NsvitError
 from nsvit.verbs.spec import Args, read_spec
 
 # --- tables and figures ---------------------------------------------------------------------
@@ -142,7 +143,13 @@ def figure_radius(args: Args) -> None:
 
 
 def plan(args: Args) -> None:
-    """Write down what a run sets out to make."""
+    """Say what an experiment would do and cost (--config); the rule: write what it will make."""
+    if args.config:
+        from nsvit.verbs.overview import show_plan
+
+        return show_plan(args)
+    if args.spec is None or args.out is None:
+        raise NsvitError("nsvit plan needs --config FILE; the rule gives it --spec and --out")
     from nsvit import report
 
     report.write_plan(read_spec(specs.PlanSpec, args), args.out)

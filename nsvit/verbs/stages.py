@@ -24,6 +24,14 @@ def render_transfer(args: Args) -> None:
     transfer.render_to(read_spec(specs.TransferSpec, args), args.root, args.out, inputs=[args.val])
 
 
+def corrupt(args: Args) -> None:
+    """Corrupt pictures of one set in every published way, as a set of its own."""
+    from nsvit.data import corrupted
+
+    spec = read_spec(specs.CorruptSpec, args)
+    corrupted.write(spec, args.index, args.root, args.out, processes=args.processes)
+
+
 def scan(args: Args) -> None:
     """List and check the pictures of one set on disk."""
     from nsvit.data import layouts

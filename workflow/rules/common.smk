@@ -1,5 +1,8 @@
 """Helpers of every rule: where things are and what a verb is told."""
 
+# What jobs cost: `nsvit plan` shows the same numbers.
+COSTS = planning.Costs(exp)
+
 
 wildcard_constraints:
     model="[a-z][a-z0-9_]*",
@@ -21,6 +24,21 @@ def spec(build, *wildcards):
         return build(exp, *values).model_dump_json()
 
     return of
+
+
+def memory(rule, *wildcards):
+    """The memory of a job (MB), by the plan; more at every further attempt."""
+
+    def of(w, attempt):
+        values = [getattr(w, name) for name in wildcards]
+        return planning.memory_mb(COSTS, rule, *values) * attempt
+
+    return of
+
+
+def minutes(rule, *wildcards):
+    """The time limit of a job (minutes), by the plan."""
+    return lambda w: planning.minutes(COSTS, rule, *[getattr(w, n) for n in wildcards])
 
 
 def index(name):
@@ -87,6 +105,13 @@ def render_needs(w):
     if w.set == "a":
         return weights(exp.data.menagerie.reference_cnn)
     return [f"{R}/rendered/val.json"] if w.set == "c" else []
+
+
+def made_pictures(w):
+    """What says that a set was made here; nothing for a set that is on disk."""
+    if exp.data.sets[w.set].corrupt:
+        return [f"{R}/corrupted/{w.set}.json"]
+    return [f"{R}/rendered/{w.set}.json"] if exp.data.menagerie else []
 
 
 def records_of(pairs):

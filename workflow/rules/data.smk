@@ -57,9 +57,32 @@ rule render_transfer:
         " --out {output:q} --threads {threads} > {log:q} 2>&1"
 
 
+# A set that is made from the pictures of another one, with any number of processes the same.
+rule corrupt:
+    input:
+        lambda w: index(exp.data.sets[w.set].corrupt.source),
+    output:
+        f"{R}/corrupted/{{set}}.json",
+    log:
+        f"{R}/logs/corrupt/{{set}}.log",
+    benchmark:
+        f"{R}/benchmarks/corrupt/{{set}}.tsv"
+    threads: 4
+    resources:
+        mem_mb=memory("corrupt", "set"),
+        runtime=minutes("corrupt", "set"),
+    params:
+        spec=spec(specs.corrupt, "set"),
+        root=specs.made_root(exp),
+        recipe=RECIPES["corrupt"],
+    shell:
+        "nsvit corrupt --spec {params.spec:q} --index {input:q} --root {params.root:q}"
+        " --out {output:q} --processes {threads} > {log:q} 2>&1"
+
+
 rule scan:
     input:
-        lambda w: f"{R}/rendered/{w.set}.json" if exp.data.menagerie else [],
+        made_pictures,
     output:
         f"{R}/index/{{set}}.parquet",
     log:
@@ -69,8 +92,8 @@ rule scan:
     # On disk there may be millions of pictures: ImageNet-C has 3.75 million.
     threads: 1 if exp.data.menagerie else 8
     resources:
-        mem_mb=2000 if exp.data.menagerie else 8000,
-        runtime=60 if exp.data.menagerie else 720,
+        mem_mb=memory("scan", "set") if exp.data.menagerie else 8000,
+        runtime=minutes("scan", "set") if exp.data.menagerie else 720,
     params:
         spec=spec(specs.scan, "set"),
         recipe=RECIPES["scan"],

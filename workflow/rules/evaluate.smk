@@ -16,8 +16,8 @@ rule evaluate:
         f"{R}/benchmarks/evaluate/{{model}}/{{arm}}/{{job}}.{{part}}.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=memory("evaluate", "model", "arm", "job", "part"),
+        runtime=minutes("evaluate", "model", "arm", "job", "part"),
         gpu=1,
     params:
         spec=spec(specs.evaluate, "model", "arm", "job", "part"),
@@ -40,8 +40,8 @@ rule dynamics:
         f"{R}/benchmarks/dynamics/{{model}}/{{arm}}.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=memory("dynamics", "model", "arm"),
+        runtime=minutes("dynamics", "model", "arm"),
         gpu=1,
     params:
         spec=spec(specs.dynamics, "model", "arm"),

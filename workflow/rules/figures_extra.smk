@@ -123,8 +123,8 @@ rule figure_corruptions:
         f"{R}/benchmarks/figure_corruptions.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=memory("figure_corruptions"),
+        runtime=minutes("figure_corruptions"),
     params:
         spec=spec(specs.table),
         recipe=RECIPES["figure_corruptions"],
@@ -143,8 +143,8 @@ rule figure_radius:
         f"{R}/benchmarks/figure_radius.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=memory("figure_radius"),
+        runtime=minutes("figure_radius"),
     params:
         spec=spec(specs.table),
         recipe=RECIPES["figure_radius"],

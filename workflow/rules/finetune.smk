@@ -16,8 +16,8 @@ rule finetune:
     priority: 10  # long chains first, so that no core waits at the end
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=memory("finetune", "model", "arm", "seed"),
+        runtime=minutes("finetune", "model", "arm", "seed"),
         gpu=1,
     params:
         spec=spec(specs.finetune, "model", "arm", "seed"),

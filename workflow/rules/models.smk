@@ -45,8 +45,8 @@ rule prepare_model:
         f"{R}/benchmarks/prepare_model/{{model}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("prepare_model", "model"),
+        runtime=minutes("prepare_model", "model"),
     params:
         spec=spec(specs.prepare_model, "model"),
         recipe=RECIPES["prepare_model"],

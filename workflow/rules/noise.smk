@@ -16,8 +16,8 @@ rule learn_noise:
     priority: 10  # long chains first, so that no core waits at the end
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory("learn_noise", "model"),
+        runtime=minutes("learn_noise", "model"),
         gpu=1,
     params:
         spec=spec(specs.learn_noise, "model"),
@@ -40,8 +40,8 @@ rule influence:
         f"{R}/benchmarks/influence/{{model}}.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory("influence", "model"),
+        runtime=minutes("influence", "model"),
         gpu=1,
     params:
         spec=spec(specs.influence, "model"),

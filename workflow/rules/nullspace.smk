@@ -14,8 +14,8 @@ rule nullspace:
         f"{R}/benchmarks/nullspace/{{model}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory("nullspace", "model"),
+        runtime=minutes("nullspace", "model"),
     params:
         spec=spec(specs.nullspace, "model"),
         recipe=RECIPES["nullspace"],

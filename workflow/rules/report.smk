@@ -44,8 +44,8 @@ rule table:
         f"{R}/benchmarks/table/{{table}}.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("table", "table"),
+        runtime=minutes("table", "table"),
     params:
         spec=spec(specs.accuracy, "table"),
         recipe=RECIPES["table"],
@@ -65,8 +65,8 @@ rule table_paired:
         f"{R}/benchmarks/table_paired.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("table_paired"),
+        runtime=minutes("table_paired"),
     params:
         spec=spec(specs.table),
         recipe=RECIPES["table_paired"],
@@ -86,8 +86,8 @@ rule table_attacks:
         f"{R}/benchmarks/table_attacks.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("table_attacks"),
+        runtime=minutes("table_attacks"),
     params:
         spec=spec(specs.table),
         recipe=RECIPES["table_attacks"],
@@ -175,8 +175,8 @@ rule table_claims:
         f"{R}/benchmarks/table_claims.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("table_claims"),
+        runtime=minutes("table_claims"),
     params:
         spec=spec(specs.table),
         recipe=RECIPES["table_claims"],

@@ -18,8 +18,8 @@ rule lambda_study:
         f"{R}/benchmarks/lambda_study/{{model}}.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory("lambda_study", "model"),
+        runtime=minutes("lambda_study", "model"),
         gpu=1,
     params:
         spec=spec(specs.lambda_study, "model"),
