@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsvit import config, runtime
+from nsvit import config, launcher, runtime
 from nsvit.errors import NsvitError
 from nsvit.verbs.pages import (
     figure_claims,
@@ -126,6 +126,10 @@ TORCH_VERBS = {
 }
 
 
+#: Verbs that several processes can compute together.
+SHARED_VERBS = {learn_noise, lambda_study, finetune, evaluate}
+
+
 def verb_name(function: Callable[[Args], None]) -> str:
     """The verb of a function; rules have the same name with underscores."""
     return function.__name__.replace("_", "-")
@@ -158,6 +162,13 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", type=Path, required=True)
         if function in TORCH_VERBS:
             sub.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
+        if function in SHARED_VERBS:
+            sub.add_argument(
+                "--processes",
+                default="1",
+                metavar="N",
+                help="that compute this together; auto: one per visible GPU (SLURM task on CPUs)",
+            )
         if function is render:
             sub.add_argument("--processes", type=int, default=1, help="that draw pictures")
         if function is report:
@@ -171,11 +182,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns 0, or 1 after an error that the user can fix."""
-    args = parser().parse_args(arguments)
+    args, given = parser().parse_args(arguments), list(arguments or sys.argv[1:])
     runtime.setup_logging(args.verbose)
-    if not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
-        sys.stderr.write(shlex.join(["nsvit", *(arguments or sys.argv[1:])]) + "\n")
+    if not sys.stderr.isatty() and launcher.started() == 1:
+        # A rule's log begins with the command that repeats it.
+        sys.stderr.write(shlex.join(["nsvit", *given]) + "\n")
     try:
+        if args.function in SHARED_VERBS and launcher.launch(args.processes, given):
+            return 0
         args.function(args)
     except NsvitError as error:
         log.error("error: %s", error)

@@ -23,21 +23,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import nn
 
-from nsvit import artifacts, rounds, runtime
-from nsvit.config import RECIPES
+from nsvit import artifacts, distributed, precision, rounds, runtime
+from nsvit.config import RECIPES, FinetuneConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import train_images
 from nsvit.draws import attack_seeds, batch_positions, global_seed, round_noise
 from nsvit.errors import NsvitError
 from nsvit.inputs import check_fits, keep
-from nsvit.losses import ADVERSARIAL, attacked, both_halves, two_terms
+from nsvit.losses import ADVERSARIAL, attacked, shifted, two_terms
 from nsvit.models import PixelModel, check_noise_shape, save_model
 from nsvit.noise import Noise
 from nsvit.rounds import Row
-from nsvit.training import adamw, cosine, drop_path, measure, set_lr
+from nsvit.training import (
+    adamw,
+    checkpointed,
+    cosine,
+    drop_path,
+    measure,
+    refuse_coupled,
+    rows_at_hand,
+    set_lr,
+)
 
 if TYPE_CHECKING:
     from nsvit.specs import FinetuneSpec
@@ -58,7 +65,9 @@ def finetune(
     Every random number is a function of (seed, round, step): runs of different arms with one
     seed see the same pictures with the same augmentation in the same order, and learn their
     noise on the same pool. Weights and history are bit for bit the same on every run with the
-    same number of threads, interrupted or not (the seconds aside).
+    same number of threads, interrupted or not (the seconds aside). In several processes, or in
+    several passes for each step, they are the same but for rounding; each process takes its part
+    of the same global batches, and the first writes the files.
 
     Args:
         model: where to start; trained in place, holds the selected round's weights afterwards.
@@ -81,11 +90,13 @@ def finetune(
             not a number (names round and step; the finished rounds stay).
     """
     out = Path(out)
+    distributed.start()
     check_fits(model, train)
     check_fits(model, dev)
     if spec.kind not in ("none", *ADVERSARIAL):
         check_noise_shape(model, torch.zeros(1, *model.token_shape), spec.finetune.block)
-    accelerator = _accelerator()
+    device = runtime.device()
+    _check_machine(model.to(device), spec.finetune, device)
     made_from = rounds.fingerprint(
         model,
         spec=spec.model_dump(mode="json"),
@@ -94,10 +105,9 @@ def finetune(
         dev=_identity(dev),
     )
     optimizer = adamw(model.net, spec.finetune.lr, spec.finetune.weight_decay)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
     sidecar = artifacts.provenance("model", spec.model_dump(mode="json"), inputs, seed=spec.seed)
-    (out / "history.json").unlink(missing_ok=True)
-    history = rounds.restore(out, model, optimizer, made_from)
+    distributed.on_main(lambda: (out / "history.json").unlink(missing_ok=True))
+    history = _restore(out, model, optimizer, made_from)
     kept_dev = keep(dev)
 
     def finish_round(row: Row) -> None:
@@ -105,28 +115,49 @@ def finetune(
         if not np.isfinite(loss):
             raise _diverged(spec, row["round"], spec.finetune.steps, loss, out)
         history.append({**row, "dev_accuracy": accuracy, "dev_loss": loss})
-        rounds.save(out, model, optimizer, history, made_from, sidecar)
+        distributed.refuse_drift(model.parameters(), f"{_name(spec)}, round {row['round']}")
+        distributed.on_main(lambda: rounds.save(out, model, optimizer, history, made_from, sidecar))
         _log_round(spec, history[-1])
 
     if not history:
         finish_round(_row(0, 0))
     with drop_path(model, spec.finetune.drop_path):
         for number in range(len(history), spec.finetune.rounds + 1):
-            finish_round(
-                _train_round(accelerator, model, wrapped, optimizer, train, spec, number, out)
-            )
+            finish_round(_train_round(model, optimizer, train, spec, number, out))
     return _finish(model, spec, out, history, sidecar)
 
 
-def _accelerator() -> Accelerator:
-    """One process for now; single precision always, so that the arms differ in nothing else."""
-    accelerator = Accelerator(cpu=runtime.device().type == "cpu", mixed_precision="no")
-    if accelerator.num_processes > 1:
+def _check_machine(model: PixelModel, config: FinetuneConfig, device: torch.device) -> None:
+    """Refuses what the device, the processes and the passes cannot do, before any compute."""
+    precision.refuse(device, config.precision, "finetune.precision")
+    each = config.batch_size // config.accumulate
+    key = "finetune.batch_size" + (" / finetune.accumulate" if config.accumulate > 1 else "")
+    distributed.refuse_small_batch(each, key)
+    if distributed.count() > 1 or config.accumulate > 1:
+        refuse_coupled(model)
+
+
+def _restore(
+    out: Path, model: PixelModel, optimizer: torch.optim.Optimizer, made_from: str
+) -> list[Row]:
+    """Where the last whole round left model and optimiser, in every process.
+
+    Raises:
+        NsvitError: the processes do not see the same files.
+    """
+    history: list[Row] = []
+    if distributed.is_main():
+        history = rounds.restore(out, model, optimizer, made_from)
+    distributed.barrier()
+    if not distributed.is_main():
+        history = rounds.restore(out, model, optimizer, made_from)
+    found = distributed.agreed(lambda: history)
+    if distributed.total(float(len(history) != len(found))):
         raise NsvitError(
-            f"finetune was started with {accelerator.num_processes} processes; it runs in one: "
-            "start it without torchrun or accelerate launch"
+            f"{out}: the processes do not see the same finished rounds; the folder must be shared "
+            "by all nodes"
         )
-    return accelerator
+    return found
 
 
 def _identity(image_set: ImageSet) -> dict[str, Any]:
@@ -153,9 +184,7 @@ def _row(number: int, step: int) -> Row:
 
 
 def _train_round(
-    accelerator: Accelerator,
     model: PixelModel,
-    wrapped: nn.Module,
     optimizer: torch.optim.Optimizer,
     train: ImageSet,
     spec: FinetuneSpec,
@@ -163,7 +192,7 @@ def _train_round(
     out: Path,
 ) -> Row:
     """Fresh noise, then `steps` optimiser steps; returns the round's row without dev numbers."""
-    config, device = spec.finetune, accelerator.device
+    config, device = spec.finetune, model.mean.device
     begun = runtime.clock(device)
     noise = round_noise(model, train, spec, number)
     shift = None
@@ -175,30 +204,47 @@ def _train_round(
     begun, attacking = runtime.clock(device), 0.0
     batches = batch_positions(len(train), config.batch_size, config.steps, spec.seed, number)
     labels = torch.tensor(np.asarray(train.labels, dtype=np.int64))
-    summed = torch.zeros(2)
-    wrapped.train()
+    summed, scaler = torch.zeros(2), precision.scaler(device, config.precision)
+    model.train()
     for step in runtime.progress(range(config.steps), f"round {number}"):
-        positions = batches[step]
-        seeds = (spec.seed, "augment", number, step)
-        images = train_images(
-            train, positions.tolist(), config.augmentation, model.image_size, *seeds
-        ).to(device)
-        targets, second = labels[positions].to(device), images
-        if spec.kind in ADVERSARIAL:
-            before = runtime.clock(device)
-            starts = attack_seeds(len(images), spec.seed, number, step)
-            second = attacked(model, images, targets, spec.kind, config.adversarial, starts)
-            attacking += runtime.clock(device) - before
+        values = torch.zeros(2)
         set_lr(optimizer, cosine(config.lr, config.lr_min, step / config.steps))
-        with global_seed(device, spec.seed, "dropout", number, step):
-            logits = both_halves(model, wrapped, images, second, shift, config.block)
-        losses = two_terms(logits, targets, spec.kind, config)
-        values = losses.detach().cpu()
+        optimizer.zero_grad(set_to_none=True)
+        # This process's part of the global batch, in one or several passes.
+        for part in distributed.parts(config.batch_size, config.accumulate):
+            positions = batches[step][part.rows]
+            seeds = (spec.seed, "augment", number, step)
+            images = train_images(
+                train,
+                positions.tolist(),
+                config.augmentation,
+                model.image_size,
+                *seeds,
+                first=part.rows.start,
+            ).to(device)
+            targets, second = labels[positions].to(device), images
+            if spec.kind in ADVERSARIAL:
+                before = runtime.clock(device)
+                starts = attack_seeds(config.batch_size, spec.seed, number, step)[part.rows]
+                second = attacked(model, images, targets, spec.kind, config.adversarial, starts)
+                attacking += runtime.clock(device) - before
+            with (
+                global_seed(device, spec.seed, "dropout", number, step),
+                rows_at_hand(model, part.rows, config.batch_size),
+                shifted(model, shift, len(images), config.block),
+                checkpointed(model, config.gradient_checkpointing),
+            ):
+                with precision.autocast(device, config.precision):
+                    logits = model(torch.cat([images, second])).float()
+                losses = two_terms(logits, targets, spec.kind, config) * part.weight
+                scaler.scale(losses.sum()).backward()
+            values += losses.detach().cpu()
+        distributed.summed(values)
         if not bool(torch.isfinite(values).all()):
             raise _diverged(spec, number, step, float(values.sum()), out)
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(losses.sum())
-        optimizer.step()
+        distributed.sum_gradients(model.parameters())
+        scaler.step(optimizer)
+        scaler.update()
         summed += values
     row |= {"loss_clean": float(summed[0]) / config.steps}
     row |= {"loss_noisy": float(summed[1]) / config.steps}
@@ -212,7 +258,8 @@ def _train_round(
 
 def _keep_noise(noise: Noise, spec: FinetuneSpec, path: Path) -> Row:
     """Writes a round's noise; returns what its row says of it."""
-    noise.save(path, artifacts.provenance("noise", spec.model_dump(mode="json"), seed=spec.seed))
+    sidecar = artifacts.provenance("noise", spec.model_dump(mode="json"), seed=spec.seed)
+    distributed.on_main(lambda: noise.save(path, sidecar))
     return {
         "noise_norm": noise.norm,
         "noise_steps": noise.steps,
@@ -233,11 +280,15 @@ def _finish(
         rounds.load_checkpoint(out, selected, model)
     row = history[selected]
     metrics = {name: row[name] for name in ("round", "dev_accuracy", "dev_loss")}
-    save_model(model, out / "model.safetensors", {**sidecar, "metrics": metrics})
     content = {**sidecar, "kind": "history", "metrics": metrics}
     content |= {"rounds": history, "selected": selected}
-    artifacts.write_json(out / "history.json", content)
-    rounds.forget_states(out)
+
+    def write() -> None:
+        save_model(model, out / "model.safetensors", {**sidecar, "metrics": metrics})
+        artifacts.write_json(out / "history.json", content)
+        rounds.forget_states(out)
+
+    distributed.on_main(write)
     return content
 
 
@@ -252,7 +303,7 @@ def select(history: list[Row], how: str) -> int:
 
 
 def _diverged(spec: FinetuneSpec, number: int, step: int, loss: float, out: Path) -> NsvitError:
-    what = f"run {spec.model}/{spec.arm}/seed{spec.seed}: loss is {loss} in round {number}"
+    what = f"{_name(spec)}: loss is {loss} in round {number}"
     if number == 0:
         return NsvitError(f"{what}, before any training: check the model's weights")
     kept = rounds.checkpoint(out, number - 1)
@@ -260,6 +311,10 @@ def _diverged(spec: FinetuneSpec, number: int, step: int, loss: float, out: Path
         f"{what}, step {step}; the weights after round {number - 1} are kept in {kept}. "
         f"Lower finetune.lr (now {spec.finetune.lr}) or check the pictures"
     )
+
+
+def _name(spec: FinetuneSpec) -> str:
+    return f"run {spec.model}/{spec.arm}/seed{spec.seed}"
 
 
 def _log_round(spec: FinetuneSpec, row: Row) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nsvit import artifacts, runtime
+from nsvit import artifacts, distributed, runtime
 from nsvit.comparison import all_logits, compare, permuted
 from nsvit.config import InfluenceConfig
 from nsvit.errors import NsvitError
@@ -51,7 +51,9 @@ def learn_blocks(
     Returns:
         (draw, noise) pairs, by block, then draw.
     """
-    shared = Pool(model, pool, config.noise.batch_size) if isinstance(pool, Tensor) else pool
+    shared = pool
+    if isinstance(pool, Tensor):
+        shared = Pool(model, pool, config.noise.batch_size, config.noise.precision)
     limits = config.limits or (config.noise.limit,)
     learned = []
     for block in range(len(model.blocks)):
@@ -184,7 +186,7 @@ def run_learn(
     pool = pixel_pool(train.take(spec.noise.pool), spec.noise.batch_size)
     noises = learn_blocks(model, pool, spec, (spec.split.seed, "influence"))
     provenance = artifacts.provenance("noise", spec.model_dump(), inputs, spec.split.seed)
-    save_noises(noises, out, provenance)
+    distributed.on_main(lambda: save_noises(noises, out, provenance))
 
 
 def run_measure(

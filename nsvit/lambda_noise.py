@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nsvit import runtime
+from nsvit import distributed, runtime
 from nsvit.config import LambdaConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, frozen, inject
@@ -82,16 +82,17 @@ def learn(
     trace = []
     with frozen(model), torch.enable_grad():
         batches = batches_with_logits(model, pool, config.batch_size)
-        for step, (images, clean) in zip(budget, batches, strict=False):
+        for step, (images, clean, share) in zip(budget, batches, strict=False):
             with inject(model, noise):
                 noisy = model(images)
-            distance = logit_distance(clean, noisy).mean()
-            loss = distance - weight * noise.norm().log()
+            distance = logit_distance(clean, noisy).mean() * share
+            loss = distance - share * (weight * noise.norm().log())
             (noise.grad,) = torch.autograd.grad(loss, noise)
+            distributed.sum_gradients([noise])
             slope = float((noise.grad * noise.detach()).sum()) + weight
-            agreement = (clean.argmax(1) == noisy.argmax(1)).float().mean().item()
-            trace.append((distance.item(), slope, agreement))
-            _check_finite(weight, step, loss.item(), slope)
+            same = (clean.argmax(1) == noisy.argmax(1)).float().mean() * share
+            trace.append((distributed.total(distance), slope, distributed.total(same)))
+            _check_finite(weight, step, distributed.total(loss), slope)
             optimizer.step()
             schedule.step()
     if not trace:

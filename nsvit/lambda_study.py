@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from torch import Tensor
 
-from nsvit import artifacts, runtime
+from nsvit import artifacts, distributed, runtime
 from nsvit.comparison import all_logits, compare, permuted
 from nsvit.config import LambdaConfig
 from nsvit.errors import NsvitError
@@ -196,4 +196,5 @@ def run(
     built = closure(model, spec.model, few, noises, study, seed)
     for kind, frame, path in (("lambda", rows, out), ("closure", built, closure_out)):
         sidecar = artifacts.provenance(kind, spec.model_dump(), inputs, seed)
-        artifacts.write_parquet(path, frame, sidecar)
+        if distributed.is_main():
+            artifacts.write_parquet(path, frame, sidecar)

@@ -13,14 +13,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nsvit import artifacts, runtime
-from nsvit.config import NoiseConfig, RandomNoiseConfig
+from nsvit import artifacts, distributed, precision, runtime
+from nsvit.config import NoiseConfig, Precision, RandomNoiseConfig
 from nsvit.errors import NsvitError
+from nsvit.inputs import Stream
 from nsvit.models import PixelModel, check_noise_shape, frozen, inject
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,20 @@ def load_noise(path: str | Path) -> Noise:
     return Noise(tensor=torch.from_numpy(tensors["noise"]), **sidecar["noise"])
 
 
+class Visit(NamedTuple):
+    """This process's part of a batch; all of it if there is one process.
+
+    Attributes:
+        images: (B, 3, H, W) pixels in [0, 1].
+        clean: (B, classes) logits without noise.
+        weight: what a mean over the part counts in the mean over the batch.
+    """
+
+    images: Tensor
+    clean: Tensor
+    weight: float
+
+
 class Pool:
     """Images in memory whose clean logits are computed once.
 
@@ -93,28 +108,33 @@ class Pool:
     Differs from the authors' code, which repeats the clean pass at every step.
     """
 
-    def __init__(self, model: PixelModel, images: Tensor, batch_size: int) -> None:
+    def __init__(
+        self, model: PixelModel, images: Tensor, batch_size: int, passes: Precision = "fp32"
+    ) -> None:
         """Keeps `images` (n, 3, H, W), float in [0, 1] or uint8; computes nothing yet."""
         if not len(images):
             raise NsvitError("noise: the pool of images is empty")
         self._model = model
+        self._precision = passes
         self._batches = images.split(batch_size)
         self._logits: list[Tensor | None] = [None] * len(self._batches)
 
-    def visits(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (B, 3, H, W) with clean logits (B, classes), in order, round and round.
+    def visits(self) -> Iterator[Visit]:
+        """Batches with clean logits, in order, round and round; of each this process's part.
 
         The last batch of a round has what is left, so that every image counts.
         """
         while True:
             for position, batch in enumerate(self._batches):
-                images = batch.to(self._model.mean.device)
+                own = distributed.part(len(batch))
+                images = batch[own.rows].to(self._model.mean.device)
                 if images.dtype == torch.uint8:
                     images = images.float() / 255
                 logits = self._logits[position]
                 if logits is None:
-                    logits = self._logits[position] = _clean_logits(self._model, images)
-                yield images, logits
+                    logits = _clean_logits(self._model, images, self._precision)
+                    self._logits[position] = logits
+                yield Visit(images, logits, own.weight)
 
 
 def learn_noise(
@@ -152,12 +172,15 @@ def learn_noise(
     noise = start.to(model.mean.device).requires_grad_()
     optimizer = torch.optim.AdamW([noise], lr=config.lr, weight_decay=config.weight_decay)
     squared = config.loss == "squared"
+    scaler = precision.scaler(noise.device, config.precision)
 
-    def change(clean: Tensor, noisy: Tensor) -> float:
-        loss = _logit_distance(clean, noisy, squared).mean()
-        (noise.grad,) = torch.autograd.grad(loss, noise)
-        optimizer.step()
-        return loss.item()
+    def change(clean: Tensor, noisy: Tensor, weight: float) -> float:
+        loss = _logit_distance(clean, noisy, squared).mean() * weight
+        (noise.grad,) = torch.autograd.grad(scaler.scale(loss), noise)
+        distributed.sum_gradients([noise])
+        scaler.step(optimizer)
+        scaler.update()
+        return distributed.total(loss)
 
     with torch.enable_grad():
         return _until_epsilon(
@@ -197,7 +220,7 @@ def random_noise(
     start = torch.randn(_shape(model, block), generator=generator) * random.std
     noise = start.to(model.mean.device)
 
-    def change(clean: Tensor, noisy: Tensor) -> float:
+    def change(clean: Tensor, noisy: Tensor, weight: float) -> float:
         noise.mul_(random.shrink)
         return 0.0
 
@@ -214,31 +237,37 @@ def _until_epsilon(
     noise: Tensor,
     block: int,
     config: NoiseConfig,
-    change: Callable[[Tensor, Tensor], float],
+    change: Callable[[Tensor, Tensor, float], float],
     kind: str,
     settings: dict[str, Any],
 ) -> Noise:
     """Tests and changes `noise` in turn, one batch each, until inside epsilon or out of budget.
 
-    Without early stop the test is only recorded.
+    Without early stop the test is only recorded. Several processes have one noise: they measure
+    the same distance, take the same steps and stop together.
     """
     met, distance, steps = False, math.nan, 0
     history: list[dict[str, float]] = []
+    device = model.mean.device
+    precision.refuse(device, config.precision, "noise.precision")
+    distributed.refuse_small_batch(config.batch_size, "noise.batch_size")
+    distributed.broadcast(noise.detach())
     with frozen(model):
-        visits = batches_with_logits(model, source, config.batch_size)
+        visits = batches_with_logits(model, source, config.batch_size, config.precision)
         budget = range(config.max_steps)
-        for step, (images, clean) in zip(
+        for step, (images, clean, weight) in zip(
             runtime.progress(budget, f"{kind} noise, block {block}"), visits, strict=False
         ):
-            with inject(model, noise, block):
-                noisy = model(images)
-            distance = probability_distance(clean, noisy.detach()).mean().item()
+            with inject(model, noise, block), precision.autocast(device, config.precision):
+                noisy = model(images).float()
+            measured = probability_distance(clean, noisy.detach()).mean()
+            distance = distributed.total(measured * weight)
             _check_finite(distance, kind, block, step)
             history.append({"step": step, "distance": distance, "norm": _norm(noise)})
             met = distance < config.epsilon
             if met and config.early_stop:
                 break
-            _check_finite(change(clean, noisy), kind, block, step)
+            _check_finite(change(clean, noisy, weight), kind, block, step)
             steps = step + 1
     if not history:
         raise NsvitError(f"{kind} noise at block {block}: no images")
@@ -262,30 +291,45 @@ def _until_epsilon(
 
 
 def batches_with_logits(
-    model: PixelModel, source: Images | Pool, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (B, 3, H, W) and clean logits (B, classes) of one batch after another, endlessly.
+    model: PixelModel, source: Images | Pool, batch_size: int, passes: Precision = "fp32"
+) -> Iterator[Visit]:
+    """This process's part of one batch after another, with clean logits, endlessly.
 
     The model must be frozen. `source` as `learn_noise` takes it.
     """
     if isinstance(source, Tensor):
-        source = Pool(model, source, batch_size)
+        source = Pool(model, source, batch_size, passes)
     if isinstance(source, Pool):
         yield from source.visits()
         return
     found = True
     while found:
         found = False
-        for batch in source:
+        for images, weight in _parts(source):
             found = True
-            images = batch[0] if isinstance(batch, tuple | list) else batch
             images = images.to(model.mean.device)
-            yield images, _clean_logits(model, images)
+            yield Visit(images, _clean_logits(model, images, passes), weight)
 
 
-def _clean_logits(model: PixelModel, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(images)
+def _parts(source: Iterable[Any]) -> Iterator[tuple[Tensor, float]]:
+    """This process's part of each batch, and its weight; of a stream only that is decoded."""
+    if isinstance(source, Stream):
+        pictures, size = source.pictures, source.batch_size
+        for start in range(0, len(pictures.image_set), size):
+            own = distributed.part(len(pictures.part(start, start + size).image_set))
+            mine = pictures.part(start + own.rows.start, start + own.rows.stop)
+            for images, _ in mine.batches(size, torch.device("cpu")):
+                yield images, own.weight
+        return
+    for batch in source:
+        images = batch[0] if isinstance(batch, tuple | list) else batch
+        own = distributed.part(len(images))
+        yield images[own.rows], own.weight
+
+
+def _clean_logits(model: PixelModel, images: Tensor, passes: Precision) -> Tensor:
+    with torch.no_grad(), precision.autocast(images.device, passes):
+        return model(images).float()
 
 
 def _shape(model: PixelModel, block: int) -> tuple[int, int, int]:

@@ -492,5 +492,5 @@ def plan(
         figures=figures,
         sheets=tuple(exp.data.sets),
         sheet_caption=sheet_caption,
-        config=exp,
+        config=exp.model_copy(update={"machine": c.MachineConfig()}),
     )

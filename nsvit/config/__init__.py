@@ -35,12 +35,14 @@ from nsvit.config.evaluation import (
     clean_on,
 )
 from nsvit.config.experiment import Experiment, describe, load, schema_text, validate
+from nsvit.config.machine import MachineConfig
 from nsvit.config.method import (
     AdversarialConfig,
     ArmConfig,
     ArmKind,
     FinetuneConfig,
     NoiseConfig,
+    Precision,
     RandomNoiseConfig,
 )
 from nsvit.config.models import ModelConfig, PretrainConfig, local_dir
@@ -64,6 +66,7 @@ __all__ = [
     "FinetuneConfig",
     "InfluenceConfig",
     "LambdaConfig",
+    "MachineConfig",
     "MenagerieConfig",
     "MenagerieCounts",
     "MiFgsmConfig",
@@ -72,6 +75,7 @@ __all__ = [
     "NullspaceConfig",
     "PatchFoolConfig",
     "PgdConfig",
+    "Precision",
     "PretrainConfig",
     "Radius",
     "RandomNoiseConfig",

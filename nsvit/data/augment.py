@@ -20,12 +20,13 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def light_augmentation(pixels: Tensor, *seed_parts: object) -> Tensor:
+def light_augmentation(pixels: Tensor, *seed_parts: object, first: int = 0) -> Tensor:
     """Flip, shift by up to an eighth of the side (mirrored at the border), mild colour jitter.
 
     Args:
         pixels: uint8 (n, 3, H, W).
-        *seed_parts: the i-th picture's augmentation depends on these and i only.
+        *seed_parts: the i-th picture's augmentation depends on these and `first` + i only.
+        first: the place of the first picture in its global batch.
 
     Returns:
         float32 (n, 3, H, W) in [0, 1].
@@ -33,7 +34,7 @@ def light_augmentation(pixels: Tensor, *seed_parts: object) -> Tensor:
     height, width = pixels.shape[2:]
     draws = np.empty((len(pixels), 6), np.float32)
     for i in range(len(pixels)):
-        draws[i] = np.random.default_rng(seed_for(*seed_parts, "light", i)).random(6)
+        draws[i] = np.random.default_rng(seed_for(*seed_parts, "light", first + i)).random(6)
     flip, down, right, brightness, contrast, saturation = torch.from_numpy(draws).unbind(dim=1)
     rows = _mirrored(torch.arange(height) + _steps(down, height)[:, None], height)
     columns = _mirrored(torch.arange(width) + _steps(right, width)[:, None], width)
@@ -76,7 +77,7 @@ def _jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Te
 
 
 def imagenet_augmentation(
-    pictures: Iterable[Image.Image], size: tuple[int, int], *seed_parts: object
+    pictures: Iterable[Image.Image], size: tuple[int, int], *seed_parts: object, first: int = 0
 ) -> Tensor:
     """Timm's recipe: random resized crop, flip, rand-m9-mstd0.5-inc1, erasing of 0.25.
 
@@ -87,14 +88,15 @@ def imagenet_augmentation(
     Args:
         pictures: RGB, any size.
         size: height and width of the result.
-        *seed_parts: the i-th picture's augmentation depends on these and i only.
+        *seed_parts: the i-th picture's augmentation depends on these and `first` + i only.
+        first: the place of the first picture in its global batch.
 
     Returns:
         float32 (n, 3, H, W) in [0, 1].
     """
     transform = _imagenet_transform(size)
     results = []
-    for i, picture in enumerate(pictures):
+    for i, picture in enumerate(pictures, start=first):
         with seeded(*seed_parts, "imagenet", i):
             results.append(transform(picture))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))

@@ -75,10 +75,11 @@ def train_images(
     augmentation: Augmentation,
     image_size: int | tuple[int, int],
     *seed_parts: object,
+    first: int = 0,
 ) -> Tensor:
     """Augmented pictures at some positions, float32 (n, 3, H, W) in [0, 1].
 
-    The augmentation of the i-th picture depends on `seed_parts` and i only.
+    The augmentation of the i-th picture depends on `seed_parts` and `first` + i only.
 
     Args:
         image_set: a training set.
@@ -87,6 +88,7 @@ def train_images(
             "imagenet" (random resized crop, RandAugment, random erasing; METHOD.md section 5).
         image_size: side, or (height, width), that the model takes.
         *seed_parts: seed, purpose, step: see `runtime.seed_for`.
+        first: the place of the first picture in its global batch, of which these are a part.
 
     Raises:
         NsvitError: a file is not an image, or its size is not the model's.
@@ -95,7 +97,7 @@ def train_images(
     chosen = image_set.subset([int(position) for position in positions])
     if augmentation == "imagenet":
         pictures = (read_rgb(path) for path in chosen.paths)
-        return imagenet_augmentation(pictures, (size[0], size[1]), *seed_parts)
+        return imagenet_augmentation(pictures, (size[0], size[1]), *seed_parts, first=first)
     pixels = _stack(chosen, chosen.paths)
     if tuple(pixels.shape[2:]) != size:
         raise NsvitError(
@@ -103,4 +105,6 @@ def train_images(
             f"evaluation transform, the model takes {size[0]} x {size[1]}; set `resize` and "
             f"`crop` of set {image_set.name!r}"
         )
-    return to_float(pixels) if augmentation == "none" else light_augmentation(pixels, *seed_parts)
+    if augmentation == "none":
+        return to_float(pixels)
+    return light_augmentation(pixels, *seed_parts, first=first)

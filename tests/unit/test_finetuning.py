@@ -198,8 +198,8 @@ def test_a_loss_that_is_not_a_number_names_the_place_and_keeps_the_last_round(
 ) -> None:
     original = train_images
 
-    def poisoned(*args: Any) -> torch.Tensor:
-        images = original(*args)
+    def poisoned(*args: Any, **keys: Any) -> torch.Tensor:
+        images = original(*args, **keys)
         return images * float("nan") if args[-2:] == (2, 1) else images
 
     monkeypatch.setattr(nsvit.finetuning, "train_images", poisoned)
@@ -223,8 +223,8 @@ def test_arms_of_a_seed_see_the_same_pictures_and_the_same_pool(
     original = train_images
     for kind in ("plain", "random", "nullspace", "madry", "trades"):
 
-        def spy(*args: Any, kind: str = kind) -> torch.Tensor:
-            images = original(*args)
+        def spy(*args: Any, kind: str = kind, **keys: Any) -> torch.Tensor:
+            images = original(*args, **keys)
             seen.setdefault(kind, []).append(images)
             return images
 
