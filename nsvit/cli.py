@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsvit import config, launcher, runtime
+from nsvit import config, launcher, runtime, specs
 from nsvit.errors import NsvitError
 from nsvit.verbs.pages import (
     figure_claims,
@@ -38,7 +38,7 @@ from nsvit.verbs.pages import (
     table_nullity,
     table_paired,
 )
-from nsvit.verbs.spec import Args
+from nsvit.verbs.spec import Args, read_spec
 from nsvit.verbs.stages import (
     contact_sheet,
     dynamics,
@@ -126,8 +126,13 @@ TORCH_VERBS = {
 }
 
 
-#: Verbs that several processes can compute together.
-SHARED_VERBS = {learn_noise, lambda_study, finetune, evaluate}
+#: Verbs that several processes can compute together, with what they are told.
+SHARED_VERBS: dict[Callable[[Args], None], type[specs.Shared]] = {
+    learn_noise: specs.LearnSpec,
+    lambda_study: specs.LambdaSpec,
+    finetune: specs.FinetuneSpec,
+    evaluate: specs.EvaluateSpec,
+}
 
 
 def verb_name(function: Callable[[Args], None]) -> str:
@@ -188,8 +193,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A rule's log begins with the command that repeats it.
         sys.stderr.write(shlex.join(["nsvit", *given]) + "\n")
     try:
-        if args.function in SHARED_VERBS and launcher.launch(args.processes, given):
-            return 0
+        if args.function in SHARED_VERBS and args.processes != "1":
+            batches = read_spec(SHARED_VERBS[args.function], args).batches()
+            if launcher.launch(args.processes, given, batches):
+                return 0
         args.function(args)
     except NsvitError as error:
         log.error("error: %s", error)

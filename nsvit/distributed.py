@@ -11,6 +11,7 @@ a smaller part would count more.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import json
@@ -147,21 +148,30 @@ def refuse_small_batch(size: int, key: str) -> None:
     Raises:
         NsvitError: names the key of the configuration.
     """
-    if count() > size:
-        raise NsvitError(
-            f"{count()} processes, but {key} has only {size} pictures for them: some would have "
-            f"none; lower machine.processes to {size} at most, or raise {key}"
-        )
+    launcher.refuse_small_batch(count(), size, key)
 
 
 # --- what they tell each other --------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _talking() -> Iterator[None]:
+    """Says in words that another process has ended or does not answer."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise NsvitError(
+            f"process {rank()} of {count()}: another process has ended, or has not answered for "
+            f"{launcher.timeout():g} s (NSVIT_TIMEOUT): {str(error).splitlines()[0]}"
+        ) from None
+
+
 def summed(tensor: Tensor) -> Tensor:
-    """A tensor's sum over all processes, in place where it can be, the same bits in each."""
+    """A tensor's sum over all processes, in place."""
     if count() > 1:
         moved = tensor.to(_device())
-        dist.all_reduce(moved)
+        with _talking():
+            dist.all_reduce(moved)
         if moved is not tensor:
             tensor.copy_(moved)
     return tensor
@@ -173,7 +183,8 @@ def total(value: Tensor | float) -> float:
     if count() == 1:
         return own.item()
     every = [torch.empty(1, device=_device()) for _ in range(count())]
-    dist.all_gather(every, own.detach().reshape(1).float().to(_device()))
+    with _talking():
+        dist.all_gather(every, own.detach().reshape(1).float().to(_device()))
     return sum((one.item() for one in every), start=0.0)
 
 
@@ -187,7 +198,8 @@ def sum_gradients(weights: Iterable[nn.Parameter | Tensor]) -> None:
         return
     for group in _messages([weight.grad for weight in weights if weight.grad is not None]):
         flat = torch.cat([gradient.reshape(-1) for gradient in group])
-        dist.all_reduce(flat)
+        with _talking():
+            dist.all_reduce(flat)
         for gradient, part in zip(group, flat.split([g.numel() for g in group]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
@@ -209,7 +221,8 @@ def broadcast(tensor: Tensor) -> Tensor:
     """The main process's tensor, in place; every process has one of the same shape."""
     if count() > 1:
         moved = tensor.detach().to(_device()).contiguous()
-        dist.broadcast(moved, 0)
+        with _talking():
+            dist.broadcast(moved, 0)
         with torch.no_grad():
             tensor.copy_(moved)
     return tensor

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from nsvit import artifacts, distributed, precision, rounds, runtime
-from nsvit.config import RECIPES, FinetuneConfig
+from nsvit.config import RECIPES
 from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import train_images
 from nsvit.draws import attack_seeds, batch_positions, global_seed, round_noise
@@ -96,7 +96,7 @@ def finetune(
     if spec.kind not in ("none", *ADVERSARIAL):
         check_noise_shape(model, torch.zeros(1, *model.token_shape), spec.finetune.block)
     device = runtime.device()
-    _check_machine(model.to(device), spec.finetune, device)
+    _check_machine(model.to(device), spec, device)
     made_from = rounds.fingerprint(
         model,
         spec=spec.model_dump(mode="json"),
@@ -127,13 +127,12 @@ def finetune(
     return _finish(model, spec, out, history, sidecar)
 
 
-def _check_machine(model: PixelModel, config: FinetuneConfig, device: torch.device) -> None:
+def _check_machine(model: PixelModel, spec: FinetuneSpec, device: torch.device) -> None:
     """Refuses what the device, the processes and the passes cannot do, before any compute."""
-    precision.refuse(device, config.precision, "finetune.precision")
-    each = config.batch_size // config.accumulate
-    key = "finetune.batch_size" + (" / finetune.accumulate" if config.accumulate > 1 else "")
-    distributed.refuse_small_batch(each, key)
-    if distributed.count() > 1 or config.accumulate > 1:
+    precision.refuse(device, spec.finetune.precision, "finetune.precision")
+    for key, size in spec.batches().items():
+        distributed.refuse_small_batch(size, key)
+    if distributed.count() > 1 or spec.finetune.accumulate > 1:
         refuse_coupled(model)
 
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nsvit.errors import NsvitError
@@ -95,12 +95,20 @@ def _gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def launch(processes: str, arguments: Sequence[str]) -> bool:
+def launch(
+    processes: str,
+    arguments: Sequence[str],
+    batches: Mapping[str, int] | None = None,
+    module: str = "nsvit.cli",
+) -> bool:
     """Runs a verb in several processes, if it is to be and this is not one of them.
 
     Args:
         processes: as of `wanted`.
         arguments: of the whole command line.
+        batches: pictures in the global batches that the processes share, by key of the
+            configuration; each process needs one at least.
+        module: what to run.
 
     Returns:
         Whether that was done. If not, the caller goes on itself.
@@ -108,13 +116,15 @@ def launch(processes: str, arguments: Sequence[str]) -> bool:
     Raises:
         NsvitError: the processes cannot be started, or one of them failed; then all are ended.
     """
-    if started() > 1 or (processes == "1"):
+    if started() > 1 or processes == "1":
         return False
     number, nodes = wanted(processes)
     if number == 1:
         return False
+    for key, size in (batches or {}).items():
+        refuse_small_batch(number, size, key)
     timeout()
-    command = [sys.executable, "-m", "nsvit.cli", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     if nodes > 1:
         _on_nodes(number // nodes, nodes, command)
     else:
@@ -122,8 +132,28 @@ def launch(processes: str, arguments: Sequence[str]) -> bool:
     return True
 
 
+def refuse_small_batch(number: int, size: int, key: str) -> None:
+    """Refuses more processes than a global batch has pictures.
+
+    Raises:
+        NsvitError: names the key of the configuration.
+    """
+    if number > size:
+        raise NsvitError(
+            f"{number} processes, but {key} has only {size} pictures to share: some would have "
+            f"none; lower machine.processes to {size} at most, or raise {key}"
+        )
+
+
 def _here(number: int, command: Sequence[str]) -> None:
     """Starts processes on this machine; the first that fails ends all."""
+    import torch.distributed
+
+    if not torch.distributed.is_available():
+        raise NsvitError(
+            "this build of torch has no torch.distributed, which several processes need: install "
+            "another one, or set machine.processes: 1"
+        )
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
