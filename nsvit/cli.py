@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsvit import config, runtime
+from nsvit import config, runtime, stopping
 from nsvit.errors import NsvitError
 from nsvit.verbs.pages import (
     figure_claims,
@@ -170,7 +170,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns 0, or 1 after an error that the user can fix."""
+    """Runs one verb.
+
+    Returns:
+        0; 1 after an error that the user can fix; 128 + the signal's number if it was stopped.
+    """
+    stopping.at_once()
     args = parser().parse_args(arguments)
     runtime.setup_logging(args.verbose)
     if not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
@@ -181,8 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("error: %s", error)
         return 1
     except KeyboardInterrupt:
-        log.error("interrupted; what is finished is kept")
+        log.error("interrupted; what is finished is kept, and the same command goes on")
         return 130
+    except stopping.Stopped as stopped:
+        log.error("%s; what is finished is kept, and the same command goes on", stopped)
+        return stopped.code
     return 0
 
 

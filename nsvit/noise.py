@@ -8,9 +8,11 @@ fixed length (`early_stop: false`), the variant of the paper's reply to its revi
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nsvit import artifacts, runtime
+from nsvit import artifacts, runtime, stopping
 from nsvit.config import NoiseConfig, RandomNoiseConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, check_noise_shape, frozen, inject
+from nsvit.snapshots import Snapshots, State, load_optimizer, optimizer_tensors
 
 log = logging.getLogger(__name__)
 
@@ -101,20 +104,21 @@ class Pool:
         self._batches = images.split(batch_size)
         self._logits: list[Tensor | None] = [None] * len(self._batches)
 
-    def visits(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def visits(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (B, 3, H, W) with clean logits (B, classes), in order, round and round.
 
-        The last batch of a round has what is left, so that every image counts.
+        The last batch of a round has what is left, so that every image counts. `start` batches
+        are left out at the beginning.
         """
-        while True:
-            for position, batch in enumerate(self._batches):
-                images = batch.to(self._model.mean.device)
-                if images.dtype == torch.uint8:
-                    images = images.float() / 255
-                logits = self._logits[position]
-                if logits is None:
-                    logits = self._logits[position] = _clean_logits(self._model, images)
-                yield images, logits
+        for visit in itertools.count(start):
+            position = visit % len(self._batches)
+            images = self._batches[position].to(self._model.mean.device)
+            if images.dtype == torch.uint8:
+                images = images.float() / 255
+            logits = self._logits[position]
+            if logits is None:
+                logits = self._logits[position] = _clean_logits(self._model, images)
+            yield images, logits
 
 
 def learn_noise(
@@ -123,6 +127,7 @@ def learn_noise(
     config: NoiseConfig,
     block: int = 0,
     generator: torch.Generator | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Noise:
     """Learns noise that starts large and moves until it barely changes predictions.
 
@@ -140,6 +145,7 @@ def learn_noise(
         config: limit, lr, weight_decay, epsilon, max_steps, early_stop, batch_size and loss.
         block: injection point.
         generator: CPU generator of the start.
+        snapshots: to go on from, and to take; without them interrupted learning starts anew.
 
     Returns:
         Learned noise. `epsilon_met` is False when `max_steps` or a one-way iterator ended first;
@@ -147,6 +153,7 @@ def learn_noise(
 
     Raises:
         NsvitError: no such injection point, no images, or the loss is NaN or infinite.
+        Stopped: the process was asked to end.
     """
     start = (torch.rand(_shape(model, block), generator=generator) * 2 - 1) * config.limit
     noise = start.to(model.mean.device).requires_grad_()
@@ -161,7 +168,8 @@ def learn_noise(
 
     with torch.enable_grad():
         return _until_epsilon(
-            model, images_or_loader, noise, block, config, change, "learned", config.model_dump()
+            *(model, images_or_loader, noise, block, config, change),
+            *("learned", config.model_dump(), snapshots, optimizer),
         )
 
 
@@ -172,6 +180,7 @@ def random_noise(
     random: RandomNoiseConfig,
     block: int = 0,
     generator: torch.Generator | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Noise:
     """Gaussian noise, shrunk until it barely changes predictions (METHOD.md section 5.1).
 
@@ -182,6 +191,7 @@ def random_noise(
         random: std of the start N(0, std^2), token units, and the factor per failed test.
         block: injection point.
         generator: CPU generator of the start.
+        snapshots: as for `learn_noise`.
 
     Returns:
         Random noise; `epsilon_met` says whether it ever came inside (unchecked in the authors').
@@ -204,7 +214,8 @@ def random_noise(
     settings = {**config.model_dump(), **random.model_dump()}
     with torch.no_grad():
         return _until_epsilon(
-            model, images_or_loader, noise, block, config, change, "random", settings
+            *(model, images_or_loader, noise, block, config, change),
+            *("random", settings, snapshots),
         )
 
 
@@ -217,19 +228,28 @@ def _until_epsilon(
     change: Callable[[Tensor, Tensor], float],
     kind: str,
     settings: dict[str, Any],
+    snapshots: Snapshots | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Noise:
     """Tests and changes `noise` in turn, one batch each, until inside epsilon or out of budget.
 
     Without early stop the test is only recorded.
     """
-    met, distance, steps = False, math.nan, 0
-    history: list[dict[str, float]] = []
-    with frozen(model):
-        visits = batches_with_logits(model, source, config.batch_size)
-        budget = range(config.max_steps)
+    met, distance = False, math.nan
+    steps, history = _go_on(snapshots, noise, optimizer)
+
+    def state() -> State:
+        moments = {} if optimizer is None else optimizer_tensors(optimizer)
+        return {"noise": noise, **moments}, {"steps": steps, "history": history}
+
+    stopped = nullcontext() if snapshots is None else snapshots.upon_stop(state)
+    with frozen(model), stopped:
+        visits = batches_with_logits(model, source, config.batch_size, steps)
+        budget = range(steps, config.max_steps)
         for step, (images, clean) in zip(
             runtime.progress(budget, f"{kind} noise, block {block}"), visits, strict=False
         ):
+            stopping.point() if snapshots is None else snapshots.offer(state)
             with inject(model, noise, block):
                 noisy = model(images)
             distance = probability_distance(clean, noisy.detach()).mean().item()
@@ -261,18 +281,38 @@ def _until_epsilon(
     )
 
 
+def _go_on(
+    snapshots: Snapshots | None, noise: Tensor, optimizer: torch.optim.Optimizer | None
+) -> tuple[int, list[dict[str, float]]]:
+    """Puts noise and optimiser where the last snapshot left them: steps done, and their history."""
+    found = None if snapshots is None else snapshots.load()
+    if found is None:
+        return 0, []
+    tensors, facts = found
+    with torch.no_grad():
+        noise.copy_(tensors.pop("noise"))
+    if optimizer is not None:
+        load_optimizer(optimizer, tensors)
+    return int(facts["steps"]), list(facts["history"])
+
+
 def batches_with_logits(
-    model: PixelModel, source: Images | Pool, batch_size: int
+    model: PixelModel, source: Images | Pool, batch_size: int, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Images (B, 3, H, W) and clean logits (B, classes) of one batch after another, endlessly.
 
-    The model must be frozen. `source` as `learn_noise` takes it.
+    The model must be frozen. `source` as `learn_noise` takes it. `start` batches are left out at
+    the beginning.
     """
     if isinstance(source, Tensor):
         source = Pool(model, source, batch_size)
     if isinstance(source, Pool):
-        yield from source.visits()
-        return
+        yield from source.visits(start)
+    else:
+        yield from itertools.islice(_loaded(model, source), start, None)
+
+
+def _loaded(model: PixelModel, source: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     found = True
     while found:
         found = False

@@ -11,6 +11,7 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from nsvit import stopping
 from nsvit.inputs import Pictures
 from nsvit.models import PixelModel, frozen
 
@@ -42,6 +43,7 @@ def measure(model: PixelModel, pictures: Pictures, batch_size: int = 250) -> tup
     correct, loss = 0, 0.0
     with frozen(model), torch.inference_mode():
         for images, labels in pictures.batches(batch_size, device):
+            stopping.own_point()
             logits = model(images)
             correct += int((logits.argmax(1) == labels).sum())
             loss += float(cross_entropy(logits, labels, reduction="sum"))
