@@ -11,10 +11,11 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from nsvit import config, runtime, stopping
+from nsvit import config, locks, runtime, stopping
 from nsvit.errors import NsvitError
 from nsvit.verbs.pages import (
     figure_claims,
@@ -181,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
         sys.stderr.write(shlex.join(["nsvit", *(arguments or sys.argv[1:])]) + "\n")
     try:
-        args.function(args)
+        with locks.alone(args.out) if args.function in RULE_VERBS else nullcontext():
+            args.function(args)
     except NsvitError as error:
         log.error("error: %s", error)
         return 1

@@ -15,7 +15,6 @@ Differs from the paper's code:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import shutil
@@ -36,11 +35,11 @@ from nsvit.data.loading import train_images
 from nsvit.draws import attack_seeds, batch_positions, global_seed, round_noise
 from nsvit.errors import NsvitError
 from nsvit.history import empty_row, finished_row, log_round, select
-from nsvit.inputs import check_fits, keep
+from nsvit.inputs import check_fits, identity, keep
 from nsvit.losses import ADVERSARIAL, attacked, both_halves, two_terms
 from nsvit.models import PixelModel, check_noise_shape, save_model
 from nsvit.rounds import Row, Unfinished
-from nsvit.snapshots import Snapshots, size_of
+from nsvit.snapshots import Snapshots, fingerprint, size_of
 from nsvit.training import adamw, cosine, drop_path, measure, set_lr
 
 if TYPE_CHECKING:
@@ -104,12 +103,12 @@ def _finetune(
     if spec.kind not in ("none", *ADVERSARIAL):
         check_noise_shape(model, torch.zeros(1, *model.token_shape), spec.finetune.block)
     accelerator = _accelerator()
-    made_from = rounds.fingerprint(
-        model,
+    made_from = fingerprint(
+        model.state_dict(),
         spec=spec.model_dump(mode="json"),
         recipe=RECIPES["finetune"],
-        train=_identity(train),
-        dev=_identity(dev),
+        train=identity(train),
+        dev=identity(dev),
     )
     optimizer = adamw(model.net, spec.finetune.lr, spec.finetune.weight_decay)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -164,13 +163,6 @@ def _accelerator() -> Accelerator:
             "start it without torchrun or accelerate launch"
         )
     return accelerator
-
-
-def _identity(image_set: ImageSet) -> dict[str, Any]:
-    frame = image_set.frame
-    listed = "\n".join(f"{p}\t{c}" for p, c in zip(frame["path"], frame["label"], strict=True))
-    digest = hashlib.sha256(listed.encode()).hexdigest()
-    return {"pictures": digest, "resize": image_set.resize, "crop": image_set.crop}
 
 
 # --- one round ------------------------------------------------------------------------------

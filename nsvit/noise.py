@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,10 @@ class Noise:
     history: list[dict[str, float]]
     config: dict[str, Any]
 
+    def facts(self) -> dict[str, Any]:
+        """All but the tensor."""
+        return {name: value for name, value in vars(self).items() if name != "tensor"}
+
     def save(self, path: str | Path, sidecar: Mapping[str, Any] | None = None) -> None:
         """Writes the tensor (kind "noise") and everything else into its sidecar.
 
@@ -71,7 +75,7 @@ class Noise:
             sidecar: `artifacts.provenance(...)` of the verb; None writes one with `config` alone.
         """
         sidecar = sidecar or artifacts.provenance("noise", self.config)
-        facts = {name: value for name, value in vars(self).items() if name != "tensor"}
+        facts = self.facts()
         shown = ("block", "kind", "epsilon_met", "distance", "steps", "norm")
         metrics = {**sidecar.get("metrics", {}), **{name: facts[name] for name in shown}}
         content = {**sidecar, "kind": "noise", "metrics": metrics, "noise": facts}
@@ -309,18 +313,22 @@ def batches_with_logits(
     if isinstance(source, Pool):
         yield from source.visits(start)
     else:
-        yield from itertools.islice(_loaded(model, source), start, None)
+        if isinstance(source, Sized) and len(source):
+            start %= len(source)
+        for batch in itertools.islice(_endlessly(source), start, None):
+            images = batch[0] if isinstance(batch, tuple | list) else batch
+            images = images.to(model.mean.device)
+            yield images, _clean_logits(model, images)
 
 
-def _loaded(model: PixelModel, source: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+def _endlessly(source: Iterable[Any]) -> Iterator[Any]:
+    """Again and again, until an iteration is empty (a one-way iterator has ended)."""
     found = True
     while found:
         found = False
         for batch in source:
             found = True
-            images = batch[0] if isinstance(batch, tuple | list) else batch
-            images = images.to(model.mean.device)
-            yield images, _clean_logits(model, images)
+            yield batch
 
 
 def _clean_logits(model: PixelModel, images: Tensor) -> Tensor:

@@ -10,8 +10,6 @@ augmentation, noise, attacks and drop path are functions of (seed, round, step) 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -50,15 +48,6 @@ def folder(out: Path, number: int) -> Path:
 def checkpoint(out: Path, number: int) -> Path:
     """The weights after a round; round 0 is the start."""
     return folder(out, number) / "model.safetensors"
-
-
-def fingerprint(model: PixelModel, **parts: Any) -> str:
-    """A hash of the starting weights and of everything else a run depends on."""
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def save(
@@ -176,7 +165,7 @@ class Unfinished:
         tensors |= prefixed("optimizer", optimizer_tensors(optimizer))
         if self.noise is not None:
             tensors["noise"] = self.noise.tensor
-            facts["noise"] = {k: v for k, v in vars(self.noise).items() if k != "tensor"}
+            facts["noise"] = self.noise.facts()
         return tensors, facts
 
 

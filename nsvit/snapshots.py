@@ -14,6 +14,8 @@ together take no more than `SHARE` of the time, however large the model or slow 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import shutil
 import time
@@ -149,9 +151,71 @@ class Snapshots:
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
+class Pieces:
+    """Finished pieces of long work, in a folder of their own, and snapshots of the next one.
+
+    Attributes:
+        steps: snapshots of the piece that is being made.
+    """
+
+    def __init__(self, folder: str | Path, made_from: str, size: int) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            folder: of this work alone; deleted when it is done.
+            made_from: a fingerprint of all that the pieces depend on.
+            size: about how many bytes a snapshot has.
+        """
+        self.steps = Snapshots(Path(folder) / "steps", made_from, size)
+        self._folder = Path(folder)
+        self._made_from = made_from
+
+    def get(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """A finished piece: tensors on the CPU, and facts. None if it is not there, or damaged.
+
+        Snapshots are from here on of this piece.
+        """
+        self.steps.part = name
+        path = self._folder / f"{name}.safetensors"
+        if not artifacts.sidecar_path(path).exists():
+            return None
+        try:
+            tensors, content = read_checked(path)
+            if content["made_from"] != self._made_from:
+                raise NsvitError("made with other settings, weights or pictures")
+        except NsvitError as problem:
+            log.warning("%s: made again: %s", path, problem)
+            return None
+        return tensors, content["facts"]
+
+    def put(self, name: str, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Keeps a piece that is finished."""
+        content = {"made_from": self._made_from, "facts": dict(facts)}
+        write_checked(self._folder / f"{name}.safetensors", tensors, content)
+        self.steps.clear()
+
+    def clear(self) -> None:
+        """Deletes all of them: the work is done."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def parts_of(out: str | Path) -> Path:
+    """The folder beside an output for what is finished of it."""
+    return Path(out).parent / f".{Path(out).stem}.parts"
+
+
 def _delete(path: Path) -> None:
     artifacts.sidecar_path(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
+
+
+def fingerprint(weights: Mapping[str, Tensor], **parts: Any) -> str:
+    """A hash of the weights that work begins with and of everything else it depends on."""
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    for name, value in weights.items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 # --- tensors whose damage is seen -----------------------------------------------------------
