@@ -42,7 +42,7 @@ def test_tables_after_many_kills_are_those_of_a_run_left_alone(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     reference = Checkout(tmp_path_factory.mktemp("alone"))
-    reference.snakemake(*SMOKE)
+    reference.snakemake(*SMOKE, "--cores", "2")
     killed = Checkout(tmp_path_factory.mktemp("killed"))
     run = Workflow(killed, *SMOKE, cores=2)
     chance = random.Random(20240)
