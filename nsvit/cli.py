@@ -11,10 +11,11 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from nsvit import config, launcher, runtime, specs
+from nsvit import config, launcher, locks, runtime, specs, stopping
 from nsvit.errors import NsvitError
 from nsvit.verbs.pages import (
     figure_claims,
@@ -119,19 +120,18 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
 #: Verbs of rules that need to be told nothing, or read it from their inputs.
 SPECLESS: set[Callable[[Args], None]] = {contact_sheet, figure_concept, report}
 
-#: Verbs that compute with torch for long enough that its threads matter.
-TORCH_VERBS = {
-    *(render_transfer, pretrain_model, nullspace, learn_noise, influence, lambda_study),
-    *(finetune, evaluate, dynamics),
-}
-
-
 #: Verbs that several processes can compute together, with what they are told.
 SHARED_VERBS: dict[Callable[[Args], None], type[specs.Shared]] = {
     learn_noise: specs.LearnSpec,
     lambda_study: specs.LambdaSpec,
     finetune: specs.FinetuneSpec,
     evaluate: specs.EvaluateSpec,
+}
+
+#: Verbs that compute with torch for long enough that its threads matter.
+TORCH_VERBS = {
+    *(render_transfer, pretrain_model, nullspace, learn_noise, influence, lambda_study),
+    *(finetune, evaluate, dynamics),
 }
 
 
@@ -186,7 +186,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns 0, or 1 after an error that the user can fix."""
+    """Runs one verb.
+
+    Returns:
+        0; 1 after an error that the user can fix; 128 + the signal's number if it was stopped.
+    """
+    stopping.at_once()
     args, given = parser().parse_args(arguments), list(arguments or sys.argv[1:])
     runtime.setup_logging(args.verbose)
     if not sys.stderr.isatty() and launcher.started() == 1:
@@ -197,13 +202,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batches = read_spec(SHARED_VERBS[args.function], args).batches()
             if launcher.launch(args.processes, given, batches):
                 return 0
-        args.function(args)
+        with locks.alone(args.out) if args.function in RULE_VERBS else nullcontext():
+            args.function(args)
     except NsvitError as error:
         log.error("error: %s", error)
         return 1
     except KeyboardInterrupt:
-        log.error("interrupted; what is finished is kept")
+        log.error("interrupted; what is finished is kept, and the same command goes on")
         return 130
+    except stopping.Stopped as stopped:
+        log.error("%s; what is finished is kept, and the same command goes on", stopped)
+        return stopped.code
     return 0
 
 

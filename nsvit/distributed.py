@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from nsvit import launcher, runtime
+from nsvit import launcher, runtime, stopping
 from nsvit.errors import NsvitError
 
 log = logging.getLogger(__name__)
@@ -249,6 +249,39 @@ def on_main(work: Callable[[], object]) -> None:
     if is_main():
         work()
     barrier()
+
+
+def main_first(work: Callable[[], T]) -> T:
+    """What every process does for itself, the others only when the main one has done it."""
+    if is_main():
+        done = work()
+        barrier()
+        return done
+    barrier()
+    return work()
+
+
+@contextlib.contextmanager
+def stopping_together() -> Iterator[None]:
+    """Inside, all processes stop at the same point when any of them is asked to."""
+    if count() == 1:
+        yield
+        return
+    with stopping.together(lambda asked: total(float(asked)) > 0):
+        yield
+
+
+def refuse_different(value: float, what: str) -> None:
+    """Refuses processes that do not find the same on disk.
+
+    Raises:
+        NsvitError: says what.
+    """
+    if total(float(value != agreed(lambda: value))):
+        raise NsvitError(
+            f"{what}: the processes do not see the same files; results must be in a folder that "
+            "all nodes share"
+        )
 
 
 def barrier() -> None:

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nsvit import stopping
 from nsvit.errors import NsvitError
 
 log = logging.getLogger(__name__)
@@ -177,9 +178,12 @@ def _here(number: int, command: Sequence[str]) -> None:
     try:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        if code - 128 in stopping.ASKED:
+            raise stopping.Stopped(code - 128) from None
         raise NsvitError(_failure(number, error)) from None
     except SignalException as error:
-        raise KeyboardInterrupt(f"signal {error.sigval.name}") from None
+        raise stopping.Stopped(error.sigval) from None
 
 
 def _failure(number: int, error: Any) -> str:
@@ -210,11 +214,17 @@ def _on_nodes(each: int, nodes: int, command: Sequence[str]) -> None:
     torchrun += [f"--rdzv_endpoint={head}:{port}", "--max_restarts=0", "--no_python"]
     several = [srun, "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
     several += ["--kill-on-bad-exit=1"]
-    done = subprocess.run([*several, *torchrun, *command], check=False)
-    if done.returncode:
+    started = subprocess.Popen([*several, *torchrun, *command])
+    try:
+        code = started.wait()
+    except stopping.Stopped as asked:
+        started.send_signal(asked.signal)
+        started.wait()
+        raise
+    if code:
         raise NsvitError(
             f"{each * nodes} processes on {nodes} nodes: one ended with an error (srun's exit code "
-            f"{done.returncode}); its own message is above. What is finished is kept"
+            f"{code}); its own message is above. What is finished is kept"
         )
 
 

@@ -12,7 +12,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nsvit import distributed
+from nsvit import distributed, stopping
 from nsvit.errors import NsvitError
 from nsvit.inputs import Pictures
 from nsvit.models import PixelModel, frozen
@@ -48,6 +48,7 @@ def measure(model: PixelModel, pictures: Pictures, batch_size: int = 250) -> tup
         for (row, start), own in distributed.dealt(enumerate(starts)):
             if not own:
                 continue
+            stopping.own_point()
             batch = pictures.part(start, start + batch_size)
             for images, labels in batch.batches(batch_size, device):
                 logits = model(images)

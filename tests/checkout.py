@@ -23,15 +23,10 @@ class Checkout:
 
         Modules in the folder `modules` are found before all others, in every job.
         """
-        binaries = Path(sys.executable).parent
-        environment = {
-            **os.environ,
-            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(str(p) for p in (modules, ROOT) if p),
-        }
         command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+        env = self.environment(modules)
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
         )
         output = done.stdout + done.stderr
         if check:
@@ -39,6 +34,15 @@ class Checkout:
         else:
             assert done.returncode != 0, output[-6000:]
         return output
+
+    def environment(self, modules: Path | None = None) -> dict[str, str]:
+        """What commands here run with; modules in a folder are found before all others."""
+        binaries = Path(sys.executable).parent
+        return {
+            **os.environ,
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(str(p) for p in (modules, ROOT) if p),
+        }
 
     def digests(self, folder: str = "results") -> dict[str, str]:
         """The hash of every file below a folder, but for logs, timings and the page with them."""

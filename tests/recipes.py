@@ -53,6 +53,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "finetune": (
         "draws.py",
         "finetuning.py",
+        "history.py",
         "losses.py",
         "rounds.py",
         *_ATTACKS,
