@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tests/recipes.json"
 
 _PICTURES = ("data/layouts.py", "data/loading.py", "data/pictures.py", "inputs.py")
-_TRAIN = ("data/augment.py", "training.py", *_PICTURES)
-_NOISE = ("models.py", "noise.py", *_PICTURES)
+_SHARED = ("distributed.py", "precision.py")
+_TRAIN = ("data/augment.py", "training.py", *_SHARED, *_PICTURES)
+_NOISE = ("models.py", "noise.py", "visits.py", *_SHARED, *_PICTURES)
 _ATTACKS = tuple(f"attacks/{name}.py" for name in ("pgd", "steps", "threat", "training"))
 _ACCURACY = ("tables/accuracy.py", "tables/accuracy_notes.py", "tables/accuracy_sheet.py")
 _DOUBTED = ("tables/accuracy.py", "tables/accuracy_notes.py")
@@ -53,6 +54,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "finetune": (
         "draws.py",
         "finetuning.py",
+        "history.py",
         "losses.py",
         "rounds.py",
         *_ATTACKS,
