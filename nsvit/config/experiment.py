@@ -213,7 +213,7 @@ class Experiment(Section):
             (model, slug)
             for model in own.models or self.models
             for slug in own.arms or self.arms
-            if model in (self.arms[slug].models or (model,))
+            if self.arms[slug].models is None or model in (self.arms[slug].models or ())
         ]
 
     def runs(self) -> list[tuple[str, str, int]]:
