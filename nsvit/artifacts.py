@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,6 +50,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: str | Path) -> None:
+    """Removes what killed processes left of `atomic` writes in a folder.
+
+    Only for a folder that no other process writes to.
+    """
+    for left in Path(folder).glob(".*.*.*"):
+        if re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.\w+)?", left.name) and left.is_file():
+            left.unlink(missing_ok=True)
 
 
 @functools.cache
@@ -167,6 +178,12 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], sidecar: Mapping
 
     The sidecar is written last: a tensor file without one is an interrupted write.
     """
+    write_arrays(path, tensors)
+    write_json(sidecar_path(path), sidecar)
+
+
+def write_arrays(path: str | Path, tensors: Mapping[str, Any]) -> None:
+    """Writes named arrays as `write_tensors` does, and no sidecar."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -176,7 +193,6 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], sidecar: Mapping
 
     with atomic(path) as temporary:
         save_file({name: array(value) for name, value in tensors.items()}, temporary)
-    write_json(sidecar_path(path), sidecar)
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

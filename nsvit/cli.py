@@ -7,15 +7,15 @@ that what a rule did can be repeated by hand from its log.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from nsvit import config, progress, runtime
+from nsvit import config, launcher, locks, progress, runtime, specs, stopping
 from nsvit.errors import NsvitError
 from nsvit.verbs.overview import status
 from nsvit.verbs.pages import (
@@ -41,7 +41,7 @@ from nsvit.verbs.pages import (
     table_paired,
 )
 from nsvit.verbs.people import check_data, fetch_data
-from nsvit.verbs.spec import Args
+from nsvit.verbs.spec import Args, read_spec
 from nsvit.verbs.stages import (
     contact_sheet,
     corrupt,
@@ -149,6 +149,14 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
 #: Verbs of rules that need to be told nothing, or read it from their inputs.
 SPECLESS: set[Callable[[Args], None]] = {contact_sheet, figure_concept, report}
 
+#: Verbs that several processes can compute together, with what they are told.
+SHARED_VERBS: dict[Callable[[Args], None], type[specs.Shared]] = {
+    learn_noise: specs.LearnSpec,
+    lambda_study: specs.LambdaSpec,
+    finetune: specs.FinetuneSpec,
+    evaluate: specs.EvaluateSpec,
+}
+
 #: Verbs that compute with torch for long enough that its threads matter.
 TORCH_VERBS = {
     *(render_transfer, pretrain_model, nullspace, learn_noise, influence, lambda_study),
@@ -196,6 +204,13 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--threads", type=int, default=1, help="that read pictures")
         if function in (render, corrupt):
             sub.add_argument("--processes", type=int, default=1, help="that make pictures")
+        if function in SHARED_VERBS:
+            sub.add_argument(
+                "--processes",
+                default="1",
+                metavar="N",
+                help="that compute this together; auto: one per visible GPU (SLURM task on CPUs)",
+            )
         if function is report:
             sub.add_argument(
                 "--readme", type=Path, help="where the list of files goes, if anywhere"
@@ -223,22 +238,35 @@ def _about_data(check: argparse.ArgumentParser, fetch: argparse.ArgumentParser) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns 0, or 1 after an error that the user can fix."""
-    args = parser().parse_args(arguments)
+    """Runs one verb.
+
+    Returns:
+        0; 1 after an error that the user can fix; 128 + the signal's number if it was stopped.
+    """
+    stopping.at_once()
+    args, given = parser().parse_args(arguments), list(arguments or sys.argv[1:])
     runtime.setup_logging(args.verbose)
     is_rule = args.is_rule or getattr(args, "spec", None) is not None
-    if is_rule and not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
-        sys.stderr.write(shlex.join(["nsvit", *(arguments or sys.argv[1:])]) + "\n")
-    living = progress.alive() if is_rule else contextlib.nullcontext()
+    if is_rule and not sys.stderr.isatty() and launcher.started() == 1:
+        # A rule's log begins with the command that repeats it.
+        sys.stderr.write(shlex.join(["nsvit", *given]) + "\n")
     try:
-        with living:
+        if args.function in SHARED_VERBS and args.processes != "1":
+            batches = read_spec(SHARED_VERBS[args.function], args).batches()
+            if launcher.launch(args.processes, given, batches):
+                return 0
+        living = progress.alive() if is_rule else nullcontext()
+        with living, locks.alone(args.out) if is_rule and args.out else nullcontext():
             args.function(args)
     except NsvitError as error:
         log.error("error: %s", error)
         return 1
     except KeyboardInterrupt:
-        log.error("interrupted; what is finished is kept")
+        log.error("interrupted; what is finished is kept, and the same command goes on")
         return 130
+    except stopping.Stopped as stopped:
+        log.error("%s; what is finished is kept, and the same command goes on", stopped)
+        return stopped.code
     return 0
 
 

@@ -20,6 +20,7 @@ from nsvit.errors import NsvitError
 from nsvit.inputs import pixel_pool
 from nsvit.models import PixelModel
 from nsvit.noise import Noise, learn_noise, random_noise
+from nsvit.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from nsvit.specs import FinetuneSpec
@@ -48,12 +49,16 @@ def attack_seeds(count: int, seed: int, number: int, step: int) -> list[int]:
 
 
 def round_noise(
-    model: PixelModel, train: ImageSet, spec: FinetuneSpec, number: int
+    model: PixelModel,
+    train: ImageSet,
+    spec: FinetuneSpec,
+    number: int,
+    snapshots: Snapshots | None = None,
 ) -> Noise | None:
     """The noise of a round, or None for the kinds that train without.
 
     Learned or shrunk on a fresh choice of `noise.pool` training pictures with the evaluation
-    transform; the choice and the start depend on (seed, round).
+    transform; the choice and the start depend on (seed, round). Goes on from `snapshots`.
 
     Raises:
         NsvitError: predictions or loss are not numbers; names the run and the round.
@@ -65,12 +70,13 @@ def round_noise(
     positions = chosen.permutation(len(train))[: config.noise.pool]
     images = pixel_pool(train.subset(positions), config.noise.batch_size)
     generator = runtime.generator(spec.seed, "noise", number)
+    if snapshots is not None:
+        snapshots.part = f"round {number}"
+    rest = (config.block, generator, snapshots)
     try:
         if spec.kind == "random":
-            return random_noise(
-                model, images, config.noise, config.random, block=config.block, generator=generator
-            )
-        return learn_noise(model, images, config.noise, block=config.block, generator=generator)
+            return random_noise(model, images, config.noise, config.random, *rest)
+        return learn_noise(model, images, config.noise, *rest)
     except NsvitError as error:
         run = f"run {spec.model}/{spec.arm}/seed{spec.seed}"
         raise NsvitError(f"{run}, round {number}: {error}") from None

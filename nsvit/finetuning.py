@@ -15,30 +15,40 @@ Differs from the paper's code:
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import math
+import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import nn
 
-from nsvit import artifacts, rounds, runtime
+from nsvit import artifacts, distributed, precision, rounds, runtime, stopping
 from nsvit.averaging import Average
 from nsvit.config import RECIPES
 from nsvit.data.layouts import ImageSet
 from nsvit.data.training import Round
 from nsvit.draws import attack_seeds, batch_positions, global_seed, round_noise
 from nsvit.errors import NsvitError
-from nsvit.inputs import check_fits, keep
-from nsvit.losses import ADVERSARIAL, attacked, both_halves, two_terms
+from nsvit.history import empty_row, finished_row, log_round, select
+from nsvit.inputs import check_fits, identity, keep
+from nsvit.losses import ADVERSARIAL, attacked, shifted, two_terms
 from nsvit.models import PixelModel, check_noise_shape, save_model
-from nsvit.noise import Noise
-from nsvit.rounds import Row
-from nsvit.training import adamw, cosine, drop_path, measure, set_lr
+from nsvit.rounds import Row, Unfinished
+from nsvit.snapshots import Snapshots, fingerprint, size_of
+from nsvit.training import (
+    adamw,
+    checkpointed,
+    cosine,
+    drop_path,
+    measure,
+    refuse_coupled,
+    rows_at_hand,
+    set_lr,
+)
 
 if TYPE_CHECKING:
     from nsvit.specs import FinetuneSpec
@@ -54,19 +64,23 @@ def finetune(
     out: str | Path,
     inputs: Iterable[str | Path] = (),
 ) -> dict[str, Any]:
-    """Finetunes a model as one arm says; an interrupted run continues where it was.
+    """Finetunes a model as one arm says; an interrupted run goes on from its last snapshot.
 
     Every random number is a function of (seed, round, step): runs of different arms with one
     seed see the same pictures with the same augmentation in the same order, and learn their
     noise on the same pool. Weights and history are bit for bit the same on every run with the
-    same number of threads, interrupted or not (the seconds aside).
+    same number of threads, interrupted or not (the seconds aside). Asked to end by SIGTERM or
+    SIGINT, it saves where it is and raises `Stopped`. In several processes, or in several passes
+    for each step, the result is the same but for rounding: each process takes its part of the same
+    global batches, and the first one writes the files.
 
     Args:
         model: where to start; trained in place, holds the selected round's weights afterwards.
         train: pictures to train on and to learn noise on, without the dev pictures.
         dev: held-out pictures, measured before the first and after every round.
         spec: run, kind of arm and settings.
-        out: the run's folder: model.safetensors, history.json, rounds/<r>/.
+        out: the run's folder: model.safetensors, history.json, rounds/<r>/; unfinished/ until
+            the run is finished.
         inputs: files whose hashes go into the provenance.
 
     Returns:
@@ -80,26 +94,42 @@ def finetune(
     Raises:
         NsvitError: pictures, noise or weights do not fit (before any compute), or the loss is
             not a number (names round and step; the finished rounds stay).
+        Stopped: asked to end; the same call goes on.
     """
-    out = Path(out)
+    distributed.start()
+    with stopping.deferred(), distributed.stopping_together():
+        return _finetune(model, train, dev, spec, Path(out), inputs)
+
+
+def _finetune(
+    model: PixelModel,
+    train: ImageSet,
+    dev: ImageSet,
+    spec: FinetuneSpec,
+    out: Path,
+    inputs: Iterable[str | Path],
+) -> dict[str, Any]:
     check_fits(model, train)
     check_fits(model, dev)
     if spec.kind not in ("none", *ADVERSARIAL):
         check_noise_shape(model, torch.zeros(1, *model.token_shape), spec.finetune.block)
-    accelerator = _accelerator()
-    made_from = rounds.fingerprint(
-        model,
+    device = runtime.device()
+    _check_machine(model.to(device), spec, device)
+    made_from = fingerprint(
+        model.state_dict(),
         spec=spec.model_dump(mode="json"),
         recipe=RECIPES["finetune"],
-        train=_identity(train),
-        dev=_identity(dev),
+        train=identity(train),
+        dev=identity(dev),
     )
     optimizer = adamw(model.net, spec.finetune.lr, spec.finetune.weight_decay)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
     sidecar = artifacts.provenance("model", spec.model_dump(mode="json"), inputs, seed=spec.seed)
-    (out / "history.json").unlink(missing_ok=True)
     average = Average(model.net, spec.finetune.ema_decay)
-    history = rounds.restore(out, model, optimizer, made_from, average)
+    distributed.on_main(lambda: (out / "history.json").unlink(missing_ok=True))
+    history = distributed.main_first(
+        lambda: rounds.restore(out, model, optimizer, made_from, average)
+    )
+    distributed.refuse_different(len(history), str(out / "rounds"))
     kept_dev = keep(dev)
 
     def finish_round(row: Row) -> None:
@@ -108,126 +138,130 @@ def finetune(
             if not np.isfinite(loss):
                 raise _diverged(spec, row["round"], spec.finetune.steps, loss, out)
             history.append({**row, "dev_accuracy": accuracy, "dev_loss": loss})
-            rounds.save(out, model, optimizer, history, made_from, sidecar, average.raw())
-        _log_round(spec, history[-1])
+            distributed.refuse_drift(model.parameters(), f"{_name(spec)}, round {row['round']}")
+            kept = (out, model, optimizer, history, made_from, sidecar, average.raw())
+            distributed.on_main(lambda: rounds.save(*kept))
+        log_round(spec, history[-1])
 
     if not history:
-        finish_round(_row(0, 0))
+        finish_round(empty_row(0, 0))
+    of_noise, of_steps = _snapshots(model, out, made_from, 3 + bool(average.tensors()))
     with drop_path(model, spec.finetune.drop_path):
         for number in range(len(history), spec.finetune.rounds + 1):
-            finish_round(
-                _train_round(
-                    accelerator, model, wrapped, optimizer, average, train, spec, number, out
-                )
-            )
+            go_on = partial(rounds.go_on, of_steps, number, model, optimizer, average)
+            now = distributed.main_first(go_on)
+            distributed.refuse_different(-1 if now is None else now.done, str(out / "unfinished"))
+            stage = f"{_name(spec)}, round {number} of {spec.finetune.rounds}"
+            runtime.stage(stage, number - 1, spec.finetune.rounds)
+            if now is None:
+                now = _begin_round(model, train, spec, number, of_noise)
+            with of_steps.upon_stop(partial(now.state, model, optimizer, average)):
+                _train_round(model, optimizer, average, train, spec, now, of_steps, out)
+                finish_round(finished_row(now, spec, out))
+            of_noise.clear(), of_steps.clear()
+    distributed.on_main(lambda: shutil.rmtree(out / "unfinished", ignore_errors=True))
     return _finish(model, spec, out, history, sidecar)
 
 
-def _accelerator() -> Accelerator:
-    """One process for now; single precision always, so that the arms differ in nothing else."""
-    accelerator = Accelerator(cpu=runtime.device().type == "cpu", mixed_precision="no")
-    if accelerator.num_processes > 1:
-        raise NsvitError(
-            f"finetune was started with {accelerator.num_processes} processes; it runs in one: "
-            "start it without torchrun or accelerate launch"
-        )
-    return accelerator
+def _snapshots(
+    model: PixelModel, out: Path, made_from: str, copies: int
+) -> tuple[Snapshots, Snapshots]:
+    """Of the noise while it is learned, and of the steps; each with a tensor's two moments.
+
+    Of the weights there are so many copies in the latter, the moments among them.
+    """
+    noise = 4 * math.prod(model.token_shape)
+    weights = size_of(model.net.state_dict())
+    here, writes = out / "unfinished", distributed.is_main()
+    return (
+        Snapshots(here / "noise", made_from, 3 * noise, writes=writes),
+        Snapshots(here / "steps", made_from, copies * weights + noise, writes=writes),
+    )
 
 
-def _identity(image_set: ImageSet) -> dict[str, Any]:
-    frame = image_set.frame
-    listed = "\n".join(f"{p}\t{c}" for p, c in zip(frame["path"], frame["label"], strict=True))
-    digest = hashlib.sha256(listed.encode()).hexdigest()
-    return {"pictures": digest, "resize": image_set.resize, "crop": image_set.crop}
+def _check_machine(model: PixelModel, spec: FinetuneSpec, device: torch.device) -> None:
+    """Refuses what the device, the processes and the passes cannot do, before any compute."""
+    precision.refuse(device, spec.finetune.precision, "finetune.precision")
+    for key, size in spec.batches().items():
+        distributed.refuse_small_batch(size, key)
+    if distributed.count() > 1 or spec.finetune.accumulate > 1:
+        refuse_coupled(model)
 
 
 # --- one round ------------------------------------------------------------------------------
 
 
-def _row(number: int, step: int) -> Row:
-    """A history row with everything unknown that only a trained round has."""
-    trained = ("loss_clean", "loss_noisy", "noise_norm", "noise_steps", "noise_distance")
-    rest = ("epsilon_met", "noise_seconds", "train_seconds", "attack_seconds")
-    return {
-        "round": number,
-        "step": step,
-        "dev_accuracy": None,
-        "dev_loss": None,
-        **dict.fromkeys((*trained, *rest)),
-    }
+def _begin_round(
+    model: PixelModel, train: ImageSet, spec: FinetuneSpec, number: int, snapshots: Snapshots
+) -> Unfinished:
+    """Fresh noise."""
+    begun = runtime.clock(model.mean.device)
+    noise = round_noise(model, train, spec, number, snapshots)
+    seconds = runtime.clock(model.mean.device) - begun
+    return Unfinished(number, noise, noise_seconds=seconds)
 
 
 def _train_round(
-    accelerator: Accelerator,
     model: PixelModel,
-    wrapped: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: Average,
     train: ImageSet,
     spec: FinetuneSpec,
-    number: int,
+    now: Unfinished,
+    snapshots: Snapshots,
     out: Path,
-) -> Row:
-    """Fresh noise, then `steps` optimiser steps; returns the round's row without dev numbers."""
-    config, device = spec.finetune, accelerator.device
-    who = f"{spec.model} {spec.arm} seed {spec.seed}, round {number} of {config.rounds}"
-    runtime.stage(who, number - 1, config.rounds)
-    begun = runtime.clock(device)
-    noise = round_noise(model, train, spec, number)
+) -> None:
+    """The round's optimiser steps that are not done yet; `now` is right after each of them."""
+    config, device, number = spec.finetune, model.mean.device, now.number
     shift = None
     if spec.kind not in ADVERSARIAL:
-        shift = torch.zeros(1, *model.token_shape) if noise is None else noise.tensor
+        shift = torch.zeros(1, *model.token_shape) if now.noise is None else now.noise.tensor
         shift = shift.detach().to(device)
-    row = _row(number, number * config.steps)
-    row["noise_seconds"] = runtime.clock(device) - begun
-    begun, attacking = runtime.clock(device), 0.0
     batches = batch_positions(len(train), config.batch_size, config.steps, spec.seed, number)
+    # This process's part of the global batch, in one or several passes.
+    parts = list(distributed.parts(config.batch_size, config.accumulate))
     pictures = Round(
         train, batches, config, model.image_size, model.num_classes, spec.seed, number
-    ).stream()
-    summed = torch.zeros(2)
-    wrapped.train()
-    training = runtime.progress(range(config.steps), "training")
+    ).stream(now.done, [part.rows for part in parts])
+    scaler = precision.scaler(device, config.precision)
+    if now.scaling:
+        scaler.load_state_dict(now.scaling)
+    model.train()
+    training = runtime.progress(range(now.done, config.steps), "training")
     for step in training:
-        images, targets = (tensor.to(device) for tensor in next(pictures))
-        second = images
-        if spec.kind in ADVERSARIAL:
-            before = runtime.clock(device)
-            starts = attack_seeds(len(images), spec.seed, number, step)
-            second = attacked(model, images, targets, spec.kind, config.adversarial, starts)
-            attacking += runtime.clock(device) - before
+        snapshots.offer(partial(now.state, model, optimizer, average))
+        begun, attacking, values = runtime.clock(device), 0.0, torch.zeros(2)
         set_lr(optimizer, cosine(config.lr, config.lr_min, step / config.steps))
-        with global_seed(device, spec.seed, "dropout", number, step):
-            logits = both_halves(model, wrapped, images, second, shift, config.block)
-        losses = two_terms(logits, targets, spec.kind, config)
-        values = losses.detach().cpu()
+        optimizer.zero_grad(set_to_none=True)
+        for part in parts:
+            images, targets = (tensor.to(device) for tensor in next(pictures))
+            second = images
+            if spec.kind in ADVERSARIAL:
+                before = runtime.clock(device)
+                starts = attack_seeds(config.batch_size, spec.seed, number, step)[part.rows]
+                second = attacked(model, images, targets, spec.kind, config.adversarial, starts)
+                attacking += runtime.clock(device) - before
+            with (
+                global_seed(device, spec.seed, "dropout", number, step),
+                rows_at_hand(model, part.rows, config.batch_size),
+                shifted(model, shift, len(images), config.block),
+                checkpointed(model, config.gradient_checkpointing),
+            ):
+                with precision.autocast(device, config.precision):
+                    logits = model(torch.cat([images, second])).float()
+                losses = two_terms(logits, targets, spec.kind, config) * part.weight
+                scaler.scale(losses.sum()).backward()
+            values += losses.detach().cpu()
+        distributed.summed(values)
         training.note(loss=float(values.sum()))
         if not bool(torch.isfinite(values).all()):
             raise _diverged(spec, number, step, float(values.sum()), out)
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(losses.sum())
-        optimizer.step()
+        distributed.sum_gradients(model.parameters())
+        scaler.step(optimizer)
+        scaler.update()
         average.update()
-        summed += values
-    row |= {"loss_clean": float(summed[0]) / config.steps}
-    row |= {"loss_noisy": float(summed[1]) / config.steps}
-    row["train_seconds"] = runtime.clock(device) - begun
-    if spec.kind in ADVERSARIAL:
-        row["attack_seconds"] = attacking
-    if noise is not None:
-        row |= _keep_noise(noise, spec, rounds.folder(out, number) / "noise.safetensors")
-    return row
-
-
-def _keep_noise(noise: Noise, spec: FinetuneSpec, path: Path) -> Row:
-    """Writes a round's noise; returns what its row says of it."""
-    noise.save(path, artifacts.provenance("noise", spec.model_dump(mode="json"), seed=spec.seed))
-    return {
-        "noise_norm": noise.norm,
-        "noise_steps": noise.steps,
-        "noise_distance": noise.distance,
-        "epsilon_met": noise.epsilon_met,
-    }
+        now.scaling = scaler.state_dict()
+        now.add(values, runtime.clock(device) - begun, attacking)
 
 
 # --- the end of a run -----------------------------------------------------------------------
@@ -242,26 +276,24 @@ def _finish(
         rounds.load_checkpoint(out, selected, model)
     row = history[selected]
     metrics = {name: row[name] for name in ("round", "dev_accuracy", "dev_loss")}
-    save_model(model, out / "model.safetensors", {**sidecar, "metrics": metrics})
     content = {**sidecar, "kind": "history", "metrics": metrics}
     content |= {"rounds": history, "selected": selected}
-    artifacts.write_json(out / "history.json", content)
-    rounds.forget_states(out)
+
+    def write() -> None:
+        save_model(model, out / "model.safetensors", {**sidecar, "metrics": metrics})
+        artifacts.write_json(out / "history.json", content)
+        rounds.forget_states(out)
+
+    distributed.on_main(write)
     return content
 
 
-def select(history: list[Row], how: str) -> int:
-    """The round whose weights are the result: the last, or the best on dev.
-
-    Round 0, the start, is a candidate too; ties go to the earlier round.
-    """
-    if how == "last":
-        return int(history[-1]["round"])
-    return int(max(history, key=lambda row: (row["dev_accuracy"], -row["round"]))["round"])
+def _name(spec: FinetuneSpec) -> str:
+    return f"run {spec.model}/{spec.arm}/seed{spec.seed}"
 
 
 def _diverged(spec: FinetuneSpec, number: int, step: int, loss: float, out: Path) -> NsvitError:
-    what = f"run {spec.model}/{spec.arm}/seed{spec.seed}: loss is {loss} in round {number}"
+    what = f"{_name(spec)}: loss is {loss} in round {number}"
     if number == 0:
         return NsvitError(f"{what}, before any training: check the model's weights")
     kept = rounds.checkpoint(out, number - 1)
@@ -269,19 +301,3 @@ def _diverged(spec: FinetuneSpec, number: int, step: int, loss: float, out: Path
         f"{what}, step {step}; the weights after round {number - 1} are kept in {kept}. "
         f"Lower finetune.lr (now {spec.finetune.lr}) or check the pictures"
     )
-
-
-def _log_round(spec: FinetuneSpec, row: Row) -> None:
-    text = f"{spec.model} {spec.arm} seed {spec.seed}: round {row['round']}/{spec.finetune.rounds}"
-    text += f", dev accuracy {row['dev_accuracy']:.3f}, dev loss {row['dev_loss']:.3f}"
-    if row["loss_clean"] is not None:
-        text += f", train loss {row['loss_clean']:.3f} + {row['loss_noisy']:.3f}"
-    if row["noise_norm"] is not None:
-        met = "met" if row["epsilon_met"] else "not met"
-        text += f", noise norm {row['noise_norm']:.1f} in {row['noise_steps']} steps"
-        text += f" (epsilon {met}), {row['noise_seconds']:.1f} s"
-    if row["train_seconds"] is not None:
-        text += f" + {row['train_seconds']:.1f} s"
-    if row["attack_seconds"] is not None:
-        text += f", {row['attack_seconds']:.1f} s of them for the attack"
-    log.info("%s", text)

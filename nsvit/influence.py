@@ -7,8 +7,10 @@ direction destroyed). Added here: Gaussian noise of the same norm, and injection
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +18,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nsvit import artifacts, runtime
+from nsvit import artifacts, distributed, runtime, stopping
 from nsvit.comparison import all_logits, compare, permuted
-from nsvit.config import InfluenceConfig
+from nsvit.config import RECIPES, InfluenceConfig
 from nsvit.errors import NsvitError
-from nsvit.inputs import pixel_pool
+from nsvit.inputs import identity, pixel_pool
 from nsvit.models import PixelModel, frozen
-from nsvit.noise import Images, Noise, Pool, learn_noise, load_noise
+from nsvit.noise import Noise, learn_noise, load_noise
+from nsvit.snapshots import Pieces, Snapshots, fingerprint, parts_of
+from nsvit.visits import Images, Pool
 
 if TYPE_CHECKING:
     from nsvit.data.layouts import ImageSet
@@ -38,6 +42,7 @@ def learn_blocks(
     pool: Images,
     config: InfluenceConfig | LearnSpec,
     seed_parts: Sequence[object],
+    pieces: Pieces | None = None,
 ) -> list[tuple[int, Noise]]:
     """Learns noise at every injection point of a model.
 
@@ -47,11 +52,14 @@ def learn_blocks(
             are computed once for all noises.
         config: draws per block, limit per block (the last repeats) and how to learn.
         seed_parts: with block and draw they seed each start.
+        pieces: where finished noises are kept and taken from.
 
     Returns:
         (draw, noise) pairs, by block, then draw.
     """
-    shared = Pool(model, pool, config.noise.batch_size) if isinstance(pool, Tensor) else pool
+    shared = pool
+    if isinstance(pool, Tensor):
+        shared = Pool(model, pool, config.noise.batch_size, config.noise.precision)
     limits = config.limits or (config.noise.limit,)
     learned = []
     total = len(model.blocks)
@@ -61,15 +69,33 @@ def learn_blocks(
         settings = config.noise.model_copy(update={"limit": limit})
         for draw in range(config.draws):
             start = runtime.generator(*seed_parts, "noise", block, draw)
-            learned.append((draw, learn_noise(model, shared, settings, block, start)))
+            learn = partial(learn_noise, model, shared, settings, block, start)
+            learned.append((draw, _once(pieces, _name(block, draw), learn)))
         log.info("block %d: %d noises learned", block, config.draws)
     return learned
+
+
+def _once(pieces: Pieces | None, name: str, learn: Callable[[Snapshots | None], Noise]) -> Noise:
+    """A noise that is kept, or learned and kept."""
+    if pieces is None:
+        return learn(None)
+    found = pieces.get(name)
+    if found is not None:
+        return Noise(tensor=found[0]["noise"], **found[1])
+    noise = learn(pieces.steps)
+    pieces.put(name, {"noise": noise.tensor}, noise.facts())
+    distributed.barrier()
+    return noise
+
+
+def _name(block: int, draw: int) -> str:
+    return f"block{block}_draw{draw}"
 
 
 def save_noises(noises: Draws, folder: str | Path, sidecar: Mapping[str, Any]) -> None:
     """Writes each noise as `block<k>_draw<d>.safetensors` with a sidecar of its own."""
     for draw, noise in noises:
-        noise.save(Path(folder) / f"block{noise.block}_draw{draw}.safetensors", sidecar)
+        noise.save(Path(folder) / f"{_name(noise.block, draw)}.safetensors", sidecar)
 
 
 def load_noises(folder: str | Path) -> list[tuple[int, Noise]]:
@@ -173,6 +199,9 @@ def run_learn(
 ) -> None:
     """The verb `learn-noise`: noise at every block, learned on the training split.
 
+    Finished noises are kept beside `out` until all are there, and the one that is being learned
+    has snapshots: interrupted, the same command goes on.
+
     Args:
         spec: what to learn.
         model: the model under test, on the device to compute on.
@@ -183,10 +212,17 @@ def run_learn(
     from nsvit.data import layouts
 
     train, _ = layouts.split_dev(pictures, spec.split.dev_images, spec.split.seed)
-    pool = pixel_pool(train.take(spec.noise.pool), spec.noise.batch_size)
-    noises = learn_blocks(model, pool, spec, (spec.split.seed, "influence"))
-    provenance = artifacts.provenance("noise", spec.model_dump(), inputs, spec.split.seed)
-    save_noises(noises, out, provenance)
+    chosen = train.take(spec.noise.pool)
+    pool = pixel_pool(chosen, spec.noise.batch_size)
+    known = {"recipe": RECIPES["learn_noise"], "pictures": identity(chosen)}
+    made_from = fingerprint(model.state_dict(), spec=spec.model_dump(mode="json"), **known)
+    size, writes = 3 * 4 * math.prod(model.token_shape), distributed.is_main()
+    pieces = Pieces(parts_of(out), made_from, size, writes)
+    with stopping.deferred(), distributed.stopping_together():
+        noises = learn_blocks(model, pool, spec, (spec.split.seed, "influence"), pieces)
+        provenance = artifacts.provenance("noise", spec.model_dump(), inputs, spec.split.seed)
+        distributed.on_main(lambda: save_noises(noises, out, provenance))
+    pieces.clear()
 
 
 def run_measure(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +70,9 @@ class Stream:
         self.pictures = pictures
         self.batch_size = batch_size
 
+    def __len__(self) -> int:
+        return -(-len(self.pictures.image_set) // self.batch_size)
+
     def __iter__(self) -> Iterator[Tensor]:
         for images, _ in self.pictures.batches(self.batch_size, torch.device("cpu")):
             yield images
@@ -77,6 +82,14 @@ def pixel_pool(image_set: ImageSet, batch_size: int) -> Tensor | Stream:
     """Pictures to learn noise on: (n, 3, H, W) 8-bit pixels, or batches of a set too large."""
     kept = keep(image_set, KEEP_BYTES // 4)
     return Stream(kept, batch_size) if kept.pixels is None else kept.pixels
+
+
+def identity(image_set: ImageSet) -> dict[str, Any]:
+    """What tells a set of pictures from another: names and labels, not pixels."""
+    frame = image_set.frame
+    listed = "\n".join(f"{p}\t{c}" for p, c in zip(frame["path"], frame["label"], strict=True))
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    return {"pictures": digest, "resize": image_set.resize, "crop": image_set.crop}
 
 
 def check_fits(model: PixelModel, image_set: ImageSet) -> None:

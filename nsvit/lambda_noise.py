@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nsvit import runtime
+from nsvit import distributed, runtime
 from nsvit.config import LambdaConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, frozen, inject
-from nsvit.noise import Images, Pool, batches_with_logits, logit_distance
+from nsvit.noise import logit_distance
+from nsvit.snapshots import Pieces
+from nsvit.visits import Images, Pool, batches_with_logits
 
 log = logging.getLogger(__name__)
 
@@ -82,16 +84,17 @@ def learn(
     trace = []
     with frozen(model), torch.enable_grad():
         batches = batches_with_logits(model, pool, config.batch_size)
-        for step, (images, clean) in zip(budget, batches, strict=False):
+        for step, (images, clean, share) in zip(budget, batches, strict=False):
             with inject(model, noise):
                 noisy = model(images)
-            distance = logit_distance(clean, noisy).mean()
-            loss = distance - weight * noise.norm().log()
+            distance = logit_distance(clean, noisy).mean() * share
+            loss = distance - share * (weight * noise.norm().log())
             (noise.grad,) = torch.autograd.grad(loss, noise)
+            distributed.sum_gradients([noise])
             slope = float((noise.grad * noise.detach()).sum()) + weight
-            agreement = (clean.argmax(1) == noisy.argmax(1)).float().mean().item()
-            trace.append((distance.item(), slope, agreement))
-            _check_finite(weight, step, loss.item(), slope)
+            same = (clean.argmax(1) == noisy.argmax(1)).float().mean() * share
+            trace.append((distributed.total(distance), slope, distributed.total(same)))
+            _check_finite(weight, step, distributed.total(loss), slope)
             optimizer.step()
             schedule.step()
     if not trace:
@@ -131,7 +134,11 @@ def _check_bounded(weight: float, norm: float, trace: Sequence[tuple[float, floa
 
 
 def learn_all(
-    model: PixelModel, pool: Images, config: LambdaConfig, seed_parts: Sequence[object]
+    model: PixelModel,
+    pool: Images,
+    config: LambdaConfig,
+    seed_parts: Sequence[object],
+    pieces: Pieces | None = None,
 ) -> list[LambdaNoise]:
     """Noises for every lambda, each from a start of its own; two at least for closure's lambda.
 
@@ -140,16 +147,25 @@ def learn_all(
         pool: training pictures; the clean logits of a tensor are computed once for all.
         config: lambdas, draws and how to learn.
         seed_parts: with lambda and draw they seed each start.
+        pieces: where finished noises are kept and taken from.
     """
     shared = Pool(model, pool, config.batch_size) if isinstance(pool, Tensor) else pool
     learned = []
     for weight in config.lambdas:
         draws = max(config.draws, MIXED) if weight == config.closure.at else config.draws
         for draw in range(draws):
+            found = None if pieces is None else pieces.get(f"lambda{weight!r}_draw{draw}")
+            if found is not None:
+                learned.append(LambdaNoise(weight, draw, found[0]["noise"], found[1]["distance"]))
+                continue
             start = runtime.generator(*seed_parts, "lambda", weight, draw)
-            learned.append(learn(model, shared, weight, config, start, draw))
+            learned.append(own := learn(model, shared, weight, config, start, draw))
+            if pieces is not None:
+                facts = {"distance": own.distance}
+                pieces.put(f"lambda{weight!r}_draw{draw}", {"noise": own.tensor}, facts)
+                distributed.barrier()
             log.info(
                 "lambda %g, draw %d: norm %.2f, logit distance %.3f",
-                weight, draw, float(learned[-1].tensor.norm()), learned[-1].distance,
+                weight, draw, float(own.tensor.norm()), own.distance,
             )  # fmt: skip
     return learned

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from torch import Tensor
 
-from nsvit import artifacts, runtime
+from nsvit import artifacts, distributed, runtime
 from nsvit.comparison import all_logits, compare, permuted
-from nsvit.config import LambdaConfig
+from nsvit.config import RECIPES, LambdaConfig
 from nsvit.errors import NsvitError
-from nsvit.inputs import pixel_pool
+from nsvit.inputs import identity, pixel_pool
 from nsvit.lambda_noise import MIXED, LambdaNoise, learn_all
 from nsvit.models import PixelModel, frozen
+from nsvit.snapshots import Pieces, fingerprint, parts_of
 
 if TYPE_CHECKING:
     from nsvit.data.layouts import ImageSet
@@ -173,6 +175,8 @@ def run(
 ) -> None:
     """The verb `lambda-study`: learned on the training split, measured on the dev split.
 
+    Finished noises are kept beside `out` until all is done: interrupted, the same command goes on.
+
     Args:
         spec: what to learn and measure.
         model: the model under test, on the device to compute on.
@@ -185,8 +189,12 @@ def run(
 
     study, seed = spec.study, spec.split.seed
     train, dev = layouts.split_dev(pictures, spec.split.dev_images, seed)
-    pool = pixel_pool(train.take(study.pool), study.batch_size)
-    noises = learn_all(model, pool, study, (seed, "lambda study"))
+    chosen = train.take(study.pool)
+    pool = pixel_pool(chosen, study.batch_size)
+    known = {"recipe": RECIPES["lambda_study"], "pictures": identity(chosen)}
+    made_from = fingerprint(model.state_dict(), spec=spec.model_dump(mode="json"), **known)
+    pieces = Pieces(parts_of(out), made_from, 0, writes=distributed.is_main())
+    noises = learn_all(model, pool, study, (seed, "lambda study"), pieces)
     shown = dev.take(study.images)
     images = loading.to_float(loading.load_pixels(shown))
     held_out = hold_out(model, images, list(shown.frame["path"]))
@@ -196,4 +204,5 @@ def run(
     built = closure(model, spec.model, few, noises, study, seed)
     for kind, frame, path in (("lambda", rows, out), ("closure", built, closure_out)):
         sidecar = artifacts.provenance(kind, spec.model_dump(), inputs, seed)
-        artifacts.write_parquet(path, frame, sidecar)
+        distributed.on_main(partial(artifacts.write_parquet, path, frame, sidecar))
+    pieces.clear()

@@ -18,10 +18,10 @@ TRADES lets gradients through the clean prediction too.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
 from nsvit.attacks import ThreatModel, madry_images, trades_images
@@ -60,30 +60,24 @@ def attacked(
     return trades_images(model, images, threat, steps, step_size, seeds)
 
 
-def both_halves(
-    model: PixelModel,
-    wrapped: nn.Module,
-    images: Tensor,
-    second: Tensor,
-    shift: Tensor | None,
-    block: int,
-) -> Tensor:
-    """(2B, classes): logits of [images; second] from one forward pass.
+@contextlib.contextmanager
+def shifted(model: PixelModel, shift: Tensor | None, count: int, block: int) -> Iterator[None]:
+    """Inside, passes over [images; second] add a shift to the second half's patch tokens.
+
+    Blocks that are computed again on the way back need it until the backward pass is done.
 
     Args:
-        model: the model inside `wrapped`.
-        wrapped: what is called, as Accelerate prepared it.
-        images: (B, 3, H, W) pixels in [0, 1].
-        second: likewise, the second half.
-        shift: (1, N, D) added to the second half's patch tokens; None leaves the tokens alone.
-        block: injection point of `shift`.
+        model: what is passed through.
+        shift: (1, N, D), token units; None leaves the tokens alone.
+        count: pictures in each half.
+        block: injection point.
     """
-    adding: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if shift is not None:
-        each = shift.expand(len(images), -1, -1)
-        adding = inject(model, torch.cat([torch.zeros_like(each), each]), block)
-    with adding:
-        return wrapped(torch.cat([images, second]))
+    if shift is None:
+        yield
+        return
+    each = shift.expand(count, -1, -1)
+    with inject(model, torch.cat([torch.zeros_like(each), each]), block):
+        yield
 
 
 def two_terms(logits: Tensor, labels: Tensor, kind: ArmKind, config: FinetuneConfig) -> Tensor:

@@ -18,11 +18,13 @@ def made_with() -> dict[str, str | int]:
 
     Returns:
         python and the version of each of `PACKAGES` that is installed; processor (its name),
-        cores (that this process may use); gpu (its name), only where this process has used one.
+        cores (that this process may use); gpu (its name), only where this process has used one;
+        processes, only where several compute together.
     """
     found: dict[str, str | int] = dict(_unchanging())
-    gpu = _gpu()
-    return found | ({"gpu": gpu} if gpu else {})
+    gpu, processes = _gpu(), _processes()
+    found |= {"gpu": gpu} if gpu else {}
+    return found | ({"processes": processes} if processes > 1 else {})
 
 
 @functools.cache
@@ -69,3 +71,11 @@ def _gpu() -> str | None:
     if torch is None or not torch.cuda.is_initialized():
         return None
     return str(torch.cuda.get_device_name())
+
+
+def _processes() -> int:
+    """How many processes compute together, if torch is loaded and they have joined."""
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not dist.is_available() or not dist.is_initialized():
+        return 1
+    return int(dist.get_world_size())

@@ -7,16 +7,18 @@ its own cells, and an interrupted job continues where it stopped.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nsvit import artifacts, cells, runtime
+from nsvit import artifacts, cells, distributed, runtime
 from nsvit.config import RECIPES, ConditionConfig
 from nsvit.data.layouts import ImageSet
 from nsvit.fingerprint import code_digest, digest
@@ -65,28 +67,43 @@ def run(
         NsvitError: as `evaluate`.
     """
     out, indices = Path(out), indices or {}
+    distributed.start()
     readings = plan_readings(sets, spec.conditions)
     runs = _runs(spec, checkpoints)
     for one in runs:
         refuse_unfit(one.subject, readings)
     paths: dict[tuple[int, str], Path] = {}
+    ends: list[Callable[[], None]] = []
+    dealer = distributed.dealt(itertools.count())
     for reading in readings:
         todo: list[tuple[_Run, dict[str, cells.Cell]]] = []
         pictures = _pictures_digest(reading.pictures.image_set)
         for one in runs:
             every = _cells(out.parent, reading, one, pictures)
             paths |= {(one.subject.seed, slug): cell.path for slug, cell in every.items()}
-            if wanted := {slug: cell for slug, cell in every.items() if not cell.is_there()}:
-                todo.append((one, wanted))
+            missing = distributed.agreed(partial(_missing, every))
+            if missing:
+                todo.append((one, {slug: every[slug] for slug in missing}))
         if len(todo) > 1:
             reading = replace(reading, pictures=keep(reading.pictures.image_set))
         index = [indices[reading.slug]] if reading.slug in indices else []
         for one, wanted in todo:
-            _compute(one.subject, reading, wanted, spec, [one.checkpoint, *index])
+            inputs = [one.checkpoint, *index]
+            ends += _compute(one.subject, reading, wanted, spec, inputs, dealer)
+    distributed.barrier()
+    for end in ends:
+        end()
+    distributed.barrier()
+    if not distributed.is_main():
+        return
     ordered = {(s, slug): paths[s, slug] for s in spec.seeds for slug in spec.conditions}
     inputs = [*checkpoints, *indices.values()]
     for doubt in cells.write_manifest(out, spec.model_dump(mode="json"), ordered, inputs):
         log.warning("%s", doubt)
+
+
+def _missing(every: Mapping[str, cells.Cell]) -> list[str]:
+    return [slug for slug, cell in every.items() if not cell.is_there()]
 
 
 @dataclass(frozen=True)
@@ -131,8 +148,44 @@ def _compute(
     wanted: Mapping[str, cells.Cell],
     spec: EvaluateSpec,
     inputs: Sequence[str | Path],
-) -> None:
-    """The cells of one model on one reading, block by block from where they stand."""
+    dealer: Iterator[tuple[int, bool]],
+) -> list[Callable[[], None]]:
+    """The cells of one model on one reading, block by block from where they stand.
+
+    Blocks are dealt out to the processes, so that batches are those of a single one.
+
+    Returns:
+        What is left to do when every process has put its blocks: the ends of cells whose other
+        blocks may be another process's.
+    """
+    missing = distributed.agreed(lambda: {s: sorted(c.missing()) for s, c in wanted.items()})
+    count = len(reading.blocks(spec.batch_size))
+    todo = [[slug for slug in wanted if number in missing[slug]] for number in range(count)]
+    for slugs in todo:
+        if slugs and not next(dealer)[1]:
+            slugs.clear()
+    sidecars = _sidecars(subject, reading, wanted, spec, inputs) if todo[-1] else {}
+    ends: list[Callable[[], None]] = []
+    runtime.stage(f"{spec.model} {spec.arm} seed {subject.seed}")
+    with subject.frozen():
+        for number, slug, frame in score_blocks(subject, reading, todo):
+            put = partial(wanted[slug].put, number, frame, sidecars.get(slug, {}))
+            if distributed.count() > 1 and 0 < number == count - 1:
+                ends.append(put)
+            else:
+                put()
+    log.info("%s %s seed %d: %s", spec.model, spec.arm, subject.seed, ", ".join(wanted))
+    return ends
+
+
+def _sidecars(
+    subject: Subject,
+    reading: Reading,
+    wanted: Mapping[str, cells.Cell],
+    spec: EvaluateSpec,
+    inputs: Sequence[str | Path],
+) -> dict[str, dict[str, Any]]:
+    """The provenance of each cell, with what makes it doubtful."""
     sidecars = {}
     doubts = examine_reading(subject, reading, wanted)
     for slug in wanted:
@@ -140,14 +193,7 @@ def _compute(
         sidecars[slug] = artifacts.provenance("records", own, inputs, subject.seed)
         sidecars[slug]["doubts"] = doubts.get(slug, [])
         sidecars[slug]["warnings"] = subject.model.warnings
-    runtime.stage(f"{spec.model} {spec.arm} seed {subject.seed}")
-    missing = {slug: cell.missing() for slug, cell in wanted.items()}
-    count = len(reading.blocks(spec.batch_size))
-    todo = [[slug for slug in wanted if number in missing[slug]] for number in range(count)]
-    with subject.frozen():
-        for number, slug, frame in score_blocks(subject, reading, todo):
-            wanted[slug].put(number, frame, sidecars[slug])
-    log.info("%s %s seed %d: %s", spec.model, spec.arm, subject.seed, ", ".join(wanted))
+    return sidecars
 
 
 def _spec_of_cell(spec: EvaluateSpec, seed: int, slug: str) -> EvaluateSpec:

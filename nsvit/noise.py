@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nsvit import artifacts, runtime
+from nsvit import artifacts, distributed, precision, runtime, stopping
 from nsvit.config import NoiseConfig, RandomNoiseConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, check_noise_shape, frozen, inject
+from nsvit.snapshots import Snapshots, State, load_optimizer, optimizer_tensors
+from nsvit.visits import Images, Pool, batches_with_logits
 
 log = logging.getLogger(__name__)
 
 #: Steps between two entries of the history.
 HISTORY_EVERY = 10
-
-Images = Tensor | Iterable[Any]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Noise:
     history: list[dict[str, float]]
     config: dict[str, Any]
 
+    def facts(self) -> dict[str, Any]:
+        """All but the tensor."""
+        return {name: value for name, value in vars(self).items() if name != "tensor"}
+
     def save(self, path: str | Path, sidecar: Mapping[str, Any] | None = None) -> None:
         """Writes the tensor (kind "noise") and everything else into its sidecar.
 
@@ -68,7 +73,7 @@ class Noise:
             sidecar: `artifacts.provenance(...)` of the verb; None writes one with `config` alone.
         """
         sidecar = sidecar or artifacts.provenance("noise", self.config)
-        facts = {name: value for name, value in vars(self).items() if name != "tensor"}
+        facts = self.facts()
         shown = ("block", "kind", "epsilon_met", "distance", "steps", "norm")
         metrics = {**sidecar.get("metrics", {}), **{name: facts[name] for name in shown}}
         content = {**sidecar, "kind": "noise", "metrics": metrics, "noise": facts}
@@ -85,44 +90,13 @@ def load_noise(path: str | Path) -> Noise:
     return Noise(tensor=torch.from_numpy(tensors["noise"]), **sidecar["noise"])
 
 
-class Pool:
-    """Images in memory whose clean logits are computed once.
-
-    Valid as long as the model's weights do not change. Saves the clean pass of every noise step
-    after the first visit of a batch, and of every further noise learned on the same pool.
-    Differs from the authors' code, which repeats the clean pass at every step.
-    """
-
-    def __init__(self, model: PixelModel, images: Tensor, batch_size: int) -> None:
-        """Keeps `images` (n, 3, H, W), float in [0, 1] or uint8; computes nothing yet."""
-        if not len(images):
-            raise NsvitError("noise: the pool of images is empty")
-        self._model = model
-        self._batches = images.split(batch_size)
-        self._logits: list[Tensor | None] = [None] * len(self._batches)
-
-    def visits(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (B, 3, H, W) with clean logits (B, classes), in order, round and round.
-
-        The last batch of a round has what is left, so that every image counts.
-        """
-        while True:
-            for position, batch in enumerate(self._batches):
-                images = batch.to(self._model.mean.device)
-                if images.dtype == torch.uint8:
-                    images = images.float() / 255
-                logits = self._logits[position]
-                if logits is None:
-                    logits = self._logits[position] = _clean_logits(self._model, images)
-                yield images, logits
-
-
 def learn_noise(
     model: PixelModel,
     images_or_loader: Images | Pool,
     config: NoiseConfig,
     block: int = 0,
     generator: torch.Generator | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Noise:
     """Learns noise that starts large and moves until it barely changes predictions.
 
@@ -140,6 +114,7 @@ def learn_noise(
         config: limit, lr, weight_decay, epsilon, max_steps, early_stop, batch_size and loss.
         block: injection point.
         generator: CPU generator of the start.
+        snapshots: to go on from, and to take; without them interrupted learning starts anew.
 
     Returns:
         Learned noise. `epsilon_met` is False when `max_steps` or a one-way iterator ended first;
@@ -147,21 +122,26 @@ def learn_noise(
 
     Raises:
         NsvitError: no such injection point, no images, or the loss is NaN or infinite.
+        Stopped: the process was asked to end.
     """
     start = (torch.rand(_shape(model, block), generator=generator) * 2 - 1) * config.limit
     noise = start.to(model.mean.device).requires_grad_()
     optimizer = torch.optim.AdamW([noise], lr=config.lr, weight_decay=config.weight_decay)
     squared = config.loss == "squared"
+    scaler = precision.scaler(noise.device, config.precision)
 
-    def change(clean: Tensor, noisy: Tensor) -> float:
-        loss = _logit_distance(clean, noisy, squared).mean()
-        (noise.grad,) = torch.autograd.grad(loss, noise)
-        optimizer.step()
-        return loss.item()
+    def change(clean: Tensor, noisy: Tensor, weight: float) -> float:
+        loss = _logit_distance(clean, noisy, squared).mean() * weight
+        (noise.grad,) = torch.autograd.grad(scaler.scale(loss), noise)
+        distributed.sum_gradients([noise])
+        scaler.step(optimizer)
+        scaler.update()
+        return distributed.total(loss)
 
     with torch.enable_grad():
         return _until_epsilon(
-            model, images_or_loader, noise, block, config, change, "learned", config.model_dump()
+            *(model, images_or_loader, noise, block, config, change),
+            *("learned", config.model_dump(), snapshots, optimizer),
         )
 
 
@@ -172,6 +152,7 @@ def random_noise(
     random: RandomNoiseConfig,
     block: int = 0,
     generator: torch.Generator | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Noise:
     """Gaussian noise, shrunk until it barely changes predictions (METHOD.md section 5.1).
 
@@ -182,6 +163,7 @@ def random_noise(
         random: std of the start N(0, std^2), token units, and the factor per failed test.
         block: injection point.
         generator: CPU generator of the start.
+        snapshots: as for `learn_noise`.
 
     Returns:
         Random noise; `epsilon_met` says whether it ever came inside (unchecked in the authors').
@@ -197,14 +179,15 @@ def random_noise(
     start = torch.randn(_shape(model, block), generator=generator) * random.std
     noise = start.to(model.mean.device)
 
-    def change(clean: Tensor, noisy: Tensor) -> float:
+    def change(clean: Tensor, noisy: Tensor, weight: float) -> float:
         noise.mul_(random.shrink)
         return 0.0
 
     settings = {**config.model_dump(), **random.model_dump()}
     with torch.no_grad():
         return _until_epsilon(
-            model, images_or_loader, noise, block, config, change, "random", settings
+            *(model, images_or_loader, noise, block, config, change),
+            *("random", settings, snapshots),
         )
 
 
@@ -214,30 +197,46 @@ def _until_epsilon(
     noise: Tensor,
     block: int,
     config: NoiseConfig,
-    change: Callable[[Tensor, Tensor], float],
+    change: Callable[[Tensor, Tensor, float], float],
     kind: str,
     settings: dict[str, Any],
+    snapshots: Snapshots | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Noise:
     """Tests and changes `noise` in turn, one batch each, until inside epsilon or out of budget.
 
-    Without early stop the test is only recorded.
+    Without early stop the test is only recorded. Several processes have one noise: they measure
+    the same distance, take the same steps and stop together.
     """
-    met, distance, steps = False, math.nan, 0
-    history: list[dict[str, float]] = []
-    with frozen(model):
-        visits = batches_with_logits(model, source, config.batch_size)
-        budget = runtime.progress(range(config.max_steps), f"{kind} noise, block {block}")
-        for step, (images, clean) in zip(budget, visits, strict=False):
-            with inject(model, noise, block):
-                noisy = model(images)
-            distance = probability_distance(clean, noisy.detach()).mean().item()
+    met, distance, device = False, math.nan, model.mean.device
+    precision.refuse(device, config.precision, "noise.precision")
+    distributed.refuse_small_batch(config.batch_size, "noise.batch_size")
+    steps, history = distributed.main_first(lambda: _go_on(snapshots, noise, optimizer))
+    distributed.refuse_different(steps, "snapshots of noise")
+    distributed.broadcast(noise.detach())
+
+    def state() -> State:
+        moments = {} if optimizer is None else optimizer_tensors(optimizer)
+        return {"noise": noise, **moments}, {"steps": steps, "history": history}
+
+    stopped = nullcontext() if snapshots is None else snapshots.upon_stop(state)
+    with frozen(model), stopped:
+        visits = batches_with_logits(model, source, config.batch_size, steps, config.precision)
+        left = range(steps, config.max_steps)
+        budget = runtime.progress(left, f"{kind} noise, block {block}")
+        for step, (images, clean, weight) in zip(budget, visits, strict=False):
+            stopping.point() if snapshots is None else snapshots.offer(state)
+            with inject(model, noise, block), precision.autocast(device, config.precision):
+                noisy = model(images).float()
+            measured = probability_distance(clean, noisy.detach()).mean()
+            distance = distributed.total(measured * weight)
             _check_finite(distance, kind, block, step)
             budget.note(distance=distance, epsilon=config.epsilon)
             history.append({"step": step, "distance": distance, "norm": _norm(noise)})
             met = distance < config.epsilon
             if met and config.early_stop:
                 break
-            _check_finite(change(clean, noisy), kind, block, step)
+            _check_finite(change(clean, noisy, weight), kind, block, step)
             steps = step + 1
     if not history:
         raise NsvitError(f"{kind} noise at block {block}: no images")
@@ -260,31 +259,19 @@ def _until_epsilon(
     )
 
 
-def batches_with_logits(
-    model: PixelModel, source: Images | Pool, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (B, 3, H, W) and clean logits (B, classes) of one batch after another, endlessly.
-
-    The model must be frozen. `source` as `learn_noise` takes it.
-    """
-    if isinstance(source, Tensor):
-        source = Pool(model, source, batch_size)
-    if isinstance(source, Pool):
-        yield from source.visits()
-        return
-    found = True
-    while found:
-        found = False
-        for batch in source:
-            found = True
-            images = batch[0] if isinstance(batch, tuple | list) else batch
-            images = images.to(model.mean.device)
-            yield images, _clean_logits(model, images)
-
-
-def _clean_logits(model: PixelModel, images: Tensor) -> Tensor:
+def _go_on(
+    snapshots: Snapshots | None, noise: Tensor, optimizer: torch.optim.Optimizer | None
+) -> tuple[int, list[dict[str, float]]]:
+    """Puts noise and optimiser where the last snapshot left them: steps done, and their history."""
+    found = None if snapshots is None else snapshots.load()
+    if found is None:
+        return 0, []
+    tensors, facts = found
     with torch.no_grad():
-        return model(images)
+        noise.copy_(tensors.pop("noise"))
+    if optimizer is not None:
+        load_optimizer(optimizer, tensors)
+    return int(facts["steps"]), list(facts["history"])
 
 
 def _shape(model: PixelModel, block: int) -> tuple[int, int, int]:

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from nsvit import launcher
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class Loop(Generic[T]):
                 _loops.remove(self)
 
     def _shown(self) -> Iterable[T]:
-        if not sys.stderr.isatty():
+        if not (sys.stderr.isatty() and launcher.is_first()):
             return self._items
         from tqdm import tqdm
 
@@ -176,7 +178,7 @@ def alive() -> Iterator[None]:
         yield
         return
     begun, over = time.monotonic(), threading.Event()
-    first = os.environ.get("RANK", "0") == "0"
+    first = launcher.is_first()
     if first:
         _log.info("%s %s", STARTED, _where())
     thread = threading.Thread(target=_tell, args=(over, _log_file(), first), daemon=True)

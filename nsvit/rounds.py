@@ -3,16 +3,17 @@
 A round is finished when its `state.json` is there; that file is written last and holds the
 hashes of the round's other files. The optimiser's state is kept for the last two rounds: if the
 last checkpoint is damaged, the run goes on from the one before, and still ends bit for bit as
-if nothing had happened.
+if nothing had happened. Within a round there are snapshots (`nsvit.snapshots`): of the noise while
+it is learned, and of everything once steps are done. No random state is in any of them: batches,
+augmentation, noise, attacks and drop path are functions of (seed, round, step) (`nsvit.draws`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from nsvit import artifacts
 from nsvit.averaging import Average
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, load_weights, save_model
+from nsvit.noise import Noise
+from nsvit.snapshots import (
+    Snapshots,
+    State,
+    below,
+    load_optimizer,
+    optimizer_tensors,
+    prefixed,
+    read_checked,
+    write_checked,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +49,6 @@ def folder(out: Path, number: int) -> Path:
 def checkpoint(out: Path, number: int) -> Path:
     """The weights after a round; round 0 is the start."""
     return folder(out, number) / "model.safetensors"
-
-
-def fingerprint(model: PixelModel, **parts: Any) -> str:
-    """A hash of the starting weights and of everything else a run depends on."""
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def save(
@@ -65,20 +68,10 @@ def save(
     here = folder(out, number)
     (here / "state.json").unlink(missing_ok=True)
     save_model(model, checkpoint(out, number), {**sidecar, "metrics": history[-1]})
-    tensors = {
-        f"{index}.{name}": value
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-    tensors |= {f"raw.{name}": value for name, value in (raw or {}).items()}
-    state = {
-        "kind": "state",
-        "schema_version": artifacts.SCHEMA_VERSION,
-        "made_from": made_from,
-        "history": history,
-        "model_sha256": artifacts.sha256(checkpoint(out, number)),
-    }
-    artifacts.write_tensors(here / "state.safetensors", tensors, state)
+    tensors = optimizer_tensors(optimizer) | prefixed("raw", raw or {})
+    hashed = artifacts.sha256(checkpoint(out, number))
+    state = {"made_from": made_from, "history": history, "model_sha256": hashed}
+    write_checked(here / "state.safetensors", tensors, state)
     _forget(folder(out, number - 2))
 
 
@@ -92,11 +85,13 @@ def restore(
     """Puts model, optimiser and moving average where the last whole round left them.
 
     Rounds of other settings or other starting weights are deleted, so that `out` never mixes
-    two runs.
+    two runs; so is what a killed process left half-written.
 
     Returns:
         The history up to that round; empty if the run starts from the beginning.
     """
+    for here in (out, *(out / "rounds").glob("*")):
+        artifacts.sweep(here)
     found = sorted(
         (int(path.parent.name) for path in (out / "rounds").glob("*/state.json")), reverse=True
     )
@@ -117,24 +112,15 @@ def _load(
     made_from: str,
     average: Average,
 ) -> list[Row]:
-    tensors, state = artifacts.read_tensors(folder(out, number) / "state.safetensors", "state")
+    tensors, state = read_checked(folder(out, number) / "state.safetensors")
     if state["made_from"] != made_from:
         raise NsvitError("it was made with other settings, weights or pictures")
     path = checkpoint(out, number)
     if not path.exists() or artifacts.sha256(path) != state["model_sha256"]:
         raise NsvitError(f"{path} is damaged")
     load_checkpoint(out, number, model)
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    raw: dict[str, torch.Tensor] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        tensor = torch.from_numpy(value)
-        if index == "raw":
-            raw[name] = tensor
-            continue
-        moments.setdefault(int(index), {})[name] = tensor.reshape(()) if name == "step" else tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    raw = below("raw", tensors)
+    load_optimizer(optimizer, {k: v for k, v in tensors.items() if not k.startswith("raw.")})
     average.go_on(raw)
     return list(state["history"])
 
@@ -155,3 +141,82 @@ def forget_states(out: Path) -> None:
 def _forget(here: Path) -> None:
     (here / "state.json").unlink(missing_ok=True)
     (here / "state.safetensors").unlink(missing_ok=True)
+
+
+# --- a round that is not finished -----------------------------------------------------------
+
+
+@dataclass
+class Unfinished:
+    """A round whose noise is there, and what its steps have come to.
+
+    Attributes:
+        number: of the round.
+        noise: of the round; None for kinds without.
+        done: steps done.
+        summed: (2,) both terms of the loss, summed over these steps.
+        noise_seconds: that learning the noise took.
+        train_seconds: that the steps took, before and after interruptions.
+        attack_seconds: the attacks' part of it.
+        scaling: of losses in fp16; empty in other precisions.
+    """
+
+    number: int
+    noise: Noise | None
+    done: int = 0
+    summed: Tensor = field(default_factory=lambda: torch.zeros(2))
+    noise_seconds: float = 0.0
+    train_seconds: float = 0.0
+    attack_seconds: float = 0.0
+    scaling: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, losses: Tensor, seconds: float, attacking: float) -> None:
+        """Counts one more step: (2,) its losses, on the CPU, and its seconds."""
+        self.done += 1
+        self.summed += losses
+        self.train_seconds += seconds
+        self.attack_seconds += attacking
+
+    def state(self, model: PixelModel, optimizer: torch.optim.Optimizer, average: Average) -> State:
+        """What a snapshot of the round holds: all of it, weights, their average and optimiser."""
+        facts = {name: value for name, value in vars(self).items() if name not in _TENSORS}
+        tensors = {"summed": self.summed, **prefixed("model", model.net.state_dict())}
+        tensors |= prefixed("optimizer", optimizer_tensors(optimizer))
+        tensors |= prefixed("average", average.tensors())
+        if self.noise is not None:
+            tensors["noise"] = self.noise.tensor
+            facts["noise"] = self.noise.facts()
+        return tensors, facts
+
+
+#: Fields of an unfinished round that JSON cannot hold.
+_TENSORS = ("noise", "summed")
+
+
+def go_on(
+    snapshots: Snapshots,
+    number: int,
+    model: PixelModel,
+    optimizer: torch.optim.Optimizer,
+    average: Average,
+) -> Unfinished | None:
+    """Puts model, optimiser and average where the last snapshot of a round left them, if any.
+
+    Args:
+        snapshots: of the run; from here on of this round.
+        number: of the round.
+        model: as the round before left it.
+        optimizer: likewise.
+        average: likewise.
+    """
+    snapshots.part = f"round {number}"
+    found = snapshots.load()
+    if found is None:
+        return None
+    tensors, facts = found
+    load_weights(model, below("model", tensors), f"snapshot of round {number}")
+    load_optimizer(optimizer, below("optimizer", tensors))
+    average.load(below("average", tensors))
+    own = facts.pop("noise", None)
+    noise = None if own is None else Noise(tensor=tensors["noise"].to(model.mean.device), **own)
+    return Unfinished(noise=noise, summed=tensors["summed"], **facts)

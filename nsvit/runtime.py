@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from nsvit import launcher
 from nsvit.errors import NsvitError
 from nsvit.progress import Loop, stage
 
@@ -111,13 +112,17 @@ def prepare(threads: int | None = None) -> None:
 
     All but one of the threads also read pictures ahead (`workers`): on a GPU they have little else
     to do. Results are bit-identical only for the same number of threads; the rules fix it.
+
+    Args:
+        threads: of the job on this machine; its processes share them.
     """
     import torch
 
     global _workers
     if threads:
-        torch.set_num_threads(threads)
-        _workers = threads - 1
+        own = max(threads // launcher.started_here(), 1)
+        torch.set_num_threads(own)
+        _workers = own - 1
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
 
@@ -125,11 +130,12 @@ def prepare(threads: int | None = None) -> None:
 def setup_logging(verbose: bool = False) -> None:
     """Logs to standard error: short lines, timestamps only when they go to a file."""
     terminal = sys.stderr.isatty()
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(message)s" if terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
+    level, text = logging.DEBUG if verbose else logging.INFO, "%(message)s"
+    if not launcher.is_first():  # of several processes that compute one result
+        level, text = logging.ERROR, f"process {os.environ['RANK']}: %(message)s"
+    elif not terminal:
+        text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=level, format=text, force=True)
     for noisy in ("timm", "matplotlib", "PIL", "fontTools", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

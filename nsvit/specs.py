@@ -118,7 +118,15 @@ class NullitySpec(Section):
     rtol: float
 
 
-class LearnSpec(Section):
+class Shared(Section):
+    """What several processes can compute together."""
+
+    def batches(self) -> dict[str, int]:
+        """Pictures in the global batches that they share, by key: each process needs one."""
+        raise NotImplementedError
+
+
+class LearnSpec(Shared):
     """Noises at every block of one model."""
 
     model: Slug
@@ -126,6 +134,10 @@ class LearnSpec(Section):
     limits: tuple[float, ...]
     noise: c.NoiseConfig
     split: Split
+
+    def batches(self) -> dict[str, int]:
+        """The noise's own."""
+        return {"influence.noise.batch_size": self.noise.batch_size}
 
 
 class InfluenceSpec(Section):
@@ -136,15 +148,19 @@ class InfluenceSpec(Section):
     split: Split
 
 
-class LambdaSpec(Section):
+class LambdaSpec(Shared):
     """Noises with every lambda, and what they do to held-out pictures."""
 
     model: Slug
     study: c.LambdaConfig
     split: Split
 
+    def batches(self) -> dict[str, int]:
+        """The study's own."""
+        return {"lambda_study.batch_size": self.study.batch_size}
 
-class FinetuneSpec(Section):
+
+class FinetuneSpec(Shared):
     """One run."""
 
     model: Slug
@@ -154,8 +170,19 @@ class FinetuneSpec(Section):
     finetune: c.FinetuneConfig
     split: Split
 
+    def batches(self) -> dict[str, int]:
+        """Training's (of each pass, if there are several) and its noise's."""
+        own = self.finetune
+        found = {"finetune.batch_size": own.batch_size}
+        if own.accumulate > 1:
+            key = "finetune.batch_size / finetune.accumulate"
+            found = {key: own.batch_size // own.accumulate}
+        if self.kind in ("random", "nullspace"):
+            found["finetune.noise.batch_size"] = own.noise.batch_size
+        return found
 
-class EvaluateSpec(Section):
+
+class EvaluateSpec(Shared):
     """Runs of one arm under the conditions of one job."""
 
     model: Slug
@@ -164,6 +191,10 @@ class EvaluateSpec(Section):
     batch_size: int
     conditions: dict[Slug, c.ConditionConfig]
     sources: dict[Slug, c.ModelConfig] = Field(default_factory=dict)
+
+    def batches(self) -> dict[str, int]:
+        """None: processes share blocks of batches, and some may have none."""
+        return {}
 
     @model_serializer(mode="wrap")
     def _without_no_sources(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -529,5 +560,5 @@ def plan(
         figures=figures,
         sheets=tuple(exp.data.sets),
         sheet_caption=sheet_caption,
-        config=exp,
+        config=exp.model_copy(update={"machine": c.MachineConfig()}),
     )

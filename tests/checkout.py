@@ -30,15 +30,10 @@ class Checkout:
         Modules in the folder `modules` are found before all others, in every job, and so are
         programs in the folder `binaries`.
         """
-        path = [binaries, Path(sys.executable).parent, os.environ["PATH"]]
-        environment = {
-            **os.environ,
-            "PATH": os.pathsep.join(str(p) for p in path if p),
-            "PYTHONPATH": os.pathsep.join(str(p) for p in (modules, ROOT) if p),
-        }
         command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+        env = self.environment(modules, binaries)
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
         )
         output = done.stdout + done.stderr
         if check:
@@ -46,6 +41,17 @@ class Checkout:
         else:
             assert done.returncode != 0, output[-6000:]
         return output
+
+    def environment(
+        self, modules: Path | None = None, binaries: Path | None = None
+    ) -> dict[str, str]:
+        """What commands here run with; modules and programs in a folder are found first."""
+        path = [binaries, Path(sys.executable).parent, os.environ["PATH"]]
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join(str(p) for p in path if p),
+            "PYTHONPATH": os.pathsep.join(str(p) for p in (modules, ROOT) if p),
+        }
 
     def digests(self, folder: str = "results") -> dict[str, str]:
         """The hash of every file below a folder, but for logs, timings and the page with them."""

@@ -16,9 +16,13 @@ from nsvit.fingerprint import code_digest
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tests/recipes.json"
 
-_PICTURES = ("data/layouts.py", "data/loading.py", "data/pictures.py", "inputs.py")
-_TRAIN = ("data/augment.py", "training.py", *_PICTURES)
-_NOISE = ("models.py", "noise.py", *_PICTURES)
+_PICTURES = tuple(f"data/{name}.py" for name in ("layouts", "loading", "pictures", "workers"))
+_PICTURES += ("inputs.py",)
+_SHARED = ("distributed.py", "precision.py")
+_TRAIN = ("data/augment.py", "training.py", *_SHARED, *_PICTURES)
+_NOISE = ("models.py", "noise.py", "visits.py", *_SHARED, *_PICTURES)
+_MIXED = ("averaging.py", "data/mixing.py", "data/training.py")
+_WEIGHTS = ("models.py", "checkpoints.py")
 _ATTACKS = tuple(f"attacks/{name}.py" for name in ("pgd", "steps", "threat", "training"))
 _ACCURACY = ("tables/accuracy.py", "tables/accuracy_notes.py", "tables/accuracy_sheet.py")
 _DOUBTED = ("tables/accuracy.py", "tables/accuracy_notes.py")
@@ -44,15 +48,17 @@ CODE: dict[str, tuple[str, ...]] = {
     "scan": ("data/layouts.py", "data/pictures.py", "data/rows.py"),
     "contact_sheet": ("data/sheets.py", "data/pictures.py"),
     "pretrain_model": ("models.py", "pretrain.py", *_TRAIN),
-    "prepare_model": ("models.py",),
+    "prepare_model": _WEIGHTS,
     "nullspace": ("models.py", "nullspace", *_PICTURES),
     "nullity": ("nullspace/table.py",),
     "learn_noise": ("influence.py", *_NOISE),
     "influence": ("influence.py", *_STUDY),
     "lambda_study": ("lambda_noise.py", "lambda_study.py", *_STUDY),
     "finetune": (
+        *_MIXED,
         "draws.py",
         "finetuning.py",
+        "history.py",
         "losses.py",
         "rounds.py",
         *_ATTACKS,

@@ -64,10 +64,10 @@ def interrupted(
     """Runs until the given round has made its noise, then dies."""
     original = nsvit.finetuning.round_noise
 
-    def dies(model: PixelModel, train: ImageSet, of: FinetuneSpec, number: int) -> Any:
+    def dies(model: PixelModel, train: ImageSet, of: FinetuneSpec, number: int, *rest: Any) -> Any:
         if number == at_round:
             raise Killed
-        return original(model, train, of, number)
+        return original(model, train, of, number, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(nsvit.finetuning, "round_noise", dies)

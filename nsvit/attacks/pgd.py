@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from nsvit import stopping
 from nsvit.attacks.steps import (
     Context,
     Objective,
@@ -113,6 +114,7 @@ def climb(
     left = torch.arange(len(images), device=images.device)
     clean, own, at = images, labels, begin
     for _ in range(steps):
+        stopping.own_point()
         logits, gradient = value_and_gradient(model, at, own, objective)
         if early_exit and not bool((holding := logits.argmax(1) == own).all()):
             moved[left[~holding]] = at[~holding]

@@ -45,6 +45,7 @@ from nsvit.config.evaluation import (
     clean_on,
 )
 from nsvit.config.experiment import Experiment, describe, load, schema_text, validate
+from nsvit.config.machine import MachineConfig
 from nsvit.config.method import (
     AdversarialConfig,
     ArmConfig,
@@ -52,6 +53,7 @@ from nsvit.config.method import (
     FinetuneConfig,
     MixingConfig,
     NoiseConfig,
+    Precision,
     RandomNoiseConfig,
 )
 from nsvit.config.models import ModelConfig, PretrainConfig, local_dir
@@ -77,6 +79,7 @@ __all__ = [
     "FinetuneConfig",
     "InfluenceConfig",
     "LambdaConfig",
+    "MachineConfig",
     "MenagerieConfig",
     "MenagerieCounts",
     "MiFgsmConfig",
@@ -86,6 +89,7 @@ __all__ = [
     "NullspaceConfig",
     "PatchFoolConfig",
     "PgdConfig",
+    "Precision",
     "PretrainConfig",
     "PublishedName",
     "Radius",

@@ -27,6 +27,7 @@ from nsvit.config.evaluation import (
     StatisticsConfig,
     TableConfig,
 )
+from nsvit.config.machine import MachineConfig
 from nsvit.config.method import ArmConfig, FinetuneConfig
 from nsvit.config.models import ModelConfig, PretrainConfig
 from nsvit.config.studies import LambdaConfig
@@ -48,6 +49,7 @@ class Experiment(Section):
     evaluate: EvaluateConfig
     dynamics: DynamicsConfig | None = None
     statistics: StatisticsConfig = StatisticsConfig()
+    machine: MachineConfig = MachineConfig()
     tables: dict[Slug, TableConfig] = Field(
         default_factory=lambda: {"table1": TableConfig(title="Table 1: accuracy per condition")},
         description="tables of accuracies, each with rows and columns of its own",
@@ -211,7 +213,7 @@ class Experiment(Section):
             (model, slug)
             for model in own.models or self.models
             for slug in own.arms or self.arms
-            if model in (self.arms[slug].models or (model,))
+            if self.arms[slug].models is None or model in (self.arms[slug].models or ())
         ]
 
     def runs(self) -> list[tuple[str, str, int]]:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 
@@ -18,6 +20,8 @@ from nsvit.config.base import (
     Section,
     Slug,
 )
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class NoiseConfig(Section):
@@ -38,6 +42,17 @@ class NoiseConfig(Section):
     loss: Literal["squared", "unsquared"] = Field(
         "squared", description="logit distance: squared as the late code, unsquared as the paper"
     )
+    precision: Precision = Field("fp32", description="of the model's passes; fp16 on GPUs only")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Single precision is left out: noise learned before there was another stays valid."""
+        return _unless(dump(self), precision="fp32")
+
+
+def _unless(dumped: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    """A dump without the keys that have these values."""
+    return {k: v for k, v in dumped.items() if k not in defaults or v != defaults[k]}
 
 
 class RandomNoiseConfig(Section):
@@ -88,6 +103,13 @@ class FinetuneConfig(Section):
     )
     block: int = Field(0, ge=0, description="where noise enters: 0 patch embedding, k block k")
     select: Literal["last", "dev"] = Field("last", description="never on a test set")
+    precision: Precision = Field("fp32", description="of training's passes; fp16 on GPUs only")
+    accumulate: PositiveInt = Field(
+        1, description="passes that a process splits its part of a batch into, to save memory"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="blocks are computed twice, to save memory"
+    )
     noise: NoiseConfig = NoiseConfig()
     random: RandomNoiseConfig = RandomNoiseConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
@@ -103,6 +125,22 @@ class FinetuneConfig(Section):
         if self.mixing.is_on and self.batch_size % 2:
             raise ValueError(f"batch_size {self.batch_size} is odd; mixing needs pairs")
         return self
+
+    @model_validator(mode="after")
+    def _passes_have_pictures(self) -> FinetuneConfig:
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate {self.accumulate} is above batch_size {self.batch_size}: passes would "
+                "have no pictures"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is as it always was is left out: runs made before these keys stay valid."""
+        own = {"precision": "fp32", "accumulate": 1, "gradient_checkpointing": False}
+        found = _unless(dump(self), **own, ema_decay=None)
+        return found if self.mixing.is_on else {k: v for k, v in found.items() if k != "mixing"}
 
 
 #: How an arm finetunes: not at all, without noise, with noise, or on attacked pictures.

@@ -95,10 +95,11 @@ def nullity(args: Args) -> None:
 
 def learn_noise(args: Args) -> None:
     """Learn approximate nullspace noise at every block."""
-    from nsvit import influence, models
+    from nsvit import distributed, influence, models
     from nsvit.data import layouts
 
     runtime.prepare(args.threads)
+    distributed.start()
     model = models.load_model(args.model).to(runtime.device())
     spec = read_spec(specs.LearnSpec, args)
     influence.run_learn(spec, model, layouts.open_set(args.index), args.out, inputs=[args.model])
@@ -118,10 +119,11 @@ def influence(args: Args) -> None:
 
 def lambda_study(args: Args) -> None:
     """Learn noise with every lambda and measure it on held-out pictures."""
-    from nsvit import lambda_study, models
+    from nsvit import distributed, lambda_study, models
     from nsvit.data import layouts
 
     runtime.prepare(args.threads)
+    distributed.start()
     model = models.load_model(args.model).to(runtime.device())
     spec = read_spec(specs.LambdaSpec, args)
     train = layouts.open_set(args.index)

@@ -17,7 +17,8 @@ from nsvit.data.layouts import ImageSet
 from nsvit.data.loading import train_images
 from nsvit.draws import batch_positions
 from nsvit.errors import NsvitError
-from nsvit.finetuning import finetune, select
+from nsvit.finetuning import finetune
+from nsvit.history import select
 from nsvit.models import PixelModel, inject, load_model
 from nsvit.noise import load_noise
 from nsvit.specs import FinetuneSpec

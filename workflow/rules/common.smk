@@ -15,6 +15,10 @@ wildcard_constraints:
     part="all|seed[0-9]+",
 
 
+# Of a job that several processes may compute together.
+CORES = exp.machine.cores
+
+
 def spec(build, *wildcards):
     """A params function: the JSON spec of one job, from the builder of that name in nsvit.specs."""
 

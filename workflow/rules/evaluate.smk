@@ -14,17 +14,19 @@ rule evaluate:
         f"{R}/logs/evaluate/{{model}}/{{arm}}/{{job}}.{{part}}.log",
     benchmark:
         f"{R}/benchmarks/evaluate/{{model}}/{{arm}}/{{job}}.{{part}}.tsv"
-    threads: 1
+    threads: CORES
     resources:
         mem_mb=memory("evaluate", "model", "arm", "job", "part"),
         runtime=minutes("evaluate", "model", "arm", "job", "part"),
         gpu=1,
+        processes=exp.machine.processes,
     params:
         spec=spec(specs.evaluate, "model", "arm", "job", "part"),
         recipe=RECIPES["evaluate"],
     shell:
         "nsvit evaluate --spec {params.spec:q} --models {input.models:q}"
-        " --indices {input.indices:q} --out {output:q} --threads {threads} > {log:q} 2>&1"
+        " --indices {input.indices:q} --out {output:q} --threads {threads}"
+        " --processes {resources.processes} > {log:q} 2>&1"
 
 
 # Every round of a run on subsets, for the figure only: no round is ever chosen by it.

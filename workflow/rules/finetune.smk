@@ -14,14 +14,16 @@ rule finetune:
     benchmark:
         f"{R}/benchmarks/finetune/{{model}}/{{arm}}/seed{{seed}}.tsv"
     priority: 10  # long chains first, so that no core waits at the end
-    threads: 1
+    threads: CORES
     resources:
         mem_mb=memory("finetune", "model", "arm", "seed"),
         runtime=minutes("finetune", "model", "arm", "seed"),
         gpu=1,
+        processes=exp.machine.processes,
     params:
         spec=spec(specs.finetune, "model", "arm", "seed"),
         recipe=RECIPES["finetune"],
     shell:
         "nsvit finetune --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
-        " --out {output.history:q} --threads {threads} > {log:q} 2>&1"
+        " --out {output.history:q} --threads {threads}"
+        " --processes {resources.processes} > {log:q} 2>&1"

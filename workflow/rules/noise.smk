@@ -14,17 +14,19 @@ rule learn_noise:
     benchmark:
         f"{R}/benchmarks/learn_noise/{{model}}.tsv"
     priority: 10  # long chains first, so that no core waits at the end
-    threads: 1
+    threads: CORES
     resources:
         mem_mb=memory("learn_noise", "model"),
         runtime=minutes("learn_noise", "model"),
         gpu=1,
+        processes=exp.machine.processes,
     params:
         spec=spec(specs.learn_noise, "model"),
         recipe=RECIPES["learn_noise"],
     shell:
         "nsvit learn-noise --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
-        " --out {output:q} --threads {threads} > {log:q} 2>&1"
+        " --out {output:q} --threads {threads}"
+        " --processes {resources.processes} > {log:q} 2>&1"
 
 
 rule influence:

@@ -16,14 +16,16 @@ rule lambda_study:
         f"{R}/logs/lambda_study/{{model}}.log",
     benchmark:
         f"{R}/benchmarks/lambda_study/{{model}}.tsv"
-    threads: 1
+    threads: CORES
     resources:
         mem_mb=memory("lambda_study", "model"),
         runtime=minutes("lambda_study", "model"),
         gpu=1,
+        processes=exp.machine.processes,
     params:
         spec=spec(specs.lambda_study, "model"),
         recipe=RECIPES["lambda_study"],
     shell:
         "nsvit lambda-study --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
-        " --closure {output.closure:q} --out {output.study:q} --threads {threads} > {log:q} 2>&1"
+        " --closure {output.closure:q} --out {output.study:q} --threads {threads}"
+        " --processes {resources.processes} > {log:q} 2>&1"

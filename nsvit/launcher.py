@@ -1,0 +1,247 @@
+"""Starts a verb in several processes: as many as asked for, or as the allocation has. No torch.
+
+A verb that is to run in several processes starts itself again in each of them and waits for them,
+with the launcher behind torchrun (`accelerate launch` starts one process on CPUs). On several
+nodes of a SLURM job it starts torchrun once on each node, through srun.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nsvit import stopping
+from nsvit.errors import NsvitError
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a process waits for the others before it gives up.
+TIMEOUT = 600.0
+
+
+def started() -> int:
+    """How many processes this one was started as one of; 1 alone."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def started_here() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if started() > 1 else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that shows progress and logs: the first, or the only one."""
+    return started() == 1 or os.environ["RANK"] == "0"
+
+
+def timeout() -> float:
+    """Seconds that a process waits for the others: NSVIT_TIMEOUT, or ten minutes.
+
+    Raises:
+        NsvitError: not a positive number.
+    """
+    text = os.environ.get("NSVIT_TIMEOUT") or str(TIMEOUT)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise NsvitError(f"NSVIT_TIMEOUT={text}: expected a number of seconds above 0")
+    return seconds
+
+
+def wanted(processes: str) -> tuple[int, int]:
+    """How many processes to start in all, and on how many nodes.
+
+    Args:
+        processes: a number, or "auto": one for each GPU that this job sees, on every node; on
+            CPUs one for each SLURM task.
+
+    Raises:
+        NsvitError: not a number above 0, or not the same number on each node.
+    """
+    nodes = int(os.environ.get("SLURM_NNODES") or 1)
+    if processes == "auto":
+        number = _gpus() * nodes or int(os.environ.get("SLURM_NTASKS") or 1)
+    else:
+        try:
+            number = int(processes)
+        except ValueError:
+            number = 0
+    if number < 1:
+        raise NsvitError(f"--processes {processes}: expected a number above 0, or auto")
+    if number == 1:
+        return 1, 1
+    if number % nodes:
+        raise NsvitError(
+            f"{number} processes cannot be shared equally by the {nodes} nodes of this SLURM job: "
+            "set machine.processes to a multiple, or to auto"
+        )
+    return number, nodes
+
+
+def _gpus() -> int:
+    """GPUs that this process sees; none if it is told to compute on CPUs."""
+    if os.environ.get("NSVIT_DEVICE") == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def launch(
+    processes: str,
+    arguments: Sequence[str],
+    batches: Mapping[str, int] | None = None,
+    module: str = "nsvit.cli",
+) -> bool:
+    """Runs a verb in several processes, if it is to be and this is not one of them.
+
+    Args:
+        processes: as of `wanted`.
+        arguments: of the whole command line.
+        batches: pictures in the global batches that the processes share, by key of the
+            configuration; each process needs one at least.
+        module: what to run.
+
+    Returns:
+        Whether that was done. If not, the caller goes on itself.
+
+    Raises:
+        NsvitError: the processes cannot be started, or one of them failed; then all are ended.
+    """
+    if started() > 1 or processes == "1":
+        return False
+    number, nodes = wanted(processes)
+    if number == 1:
+        return False
+    for key, size in (batches or {}).items():
+        refuse_small_batch(number, size, key)
+    timeout()
+    command = [sys.executable, "-m", module, *arguments]
+    if nodes > 1:
+        _on_nodes(number // nodes, nodes, command)
+    else:
+        _here(number, command)
+    return True
+
+
+def refuse_small_batch(number: int, size: int, key: str) -> None:
+    """Refuses more processes than a global batch has pictures.
+
+    Raises:
+        NsvitError: names the key of the configuration.
+    """
+    if number > size:
+        raise NsvitError(
+            f"{number} processes, but {key} has only {size} pictures to share: some would have "
+            f"none; lower machine.processes to {size} at most, or raise {key}"
+        )
+
+
+def _here(number: int, command: Sequence[str]) -> None:
+    """Starts processes on this machine; the first that fails ends all."""
+    import torch.distributed
+
+    if not torch.distributed.is_available():
+        raise NsvitError(
+            "this build of torch has no torch.distributed, which several processes need: install "
+            "another one, or set machine.processes: 1"
+        )
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    port = _port(0)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=number,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"127.0.0.1:{port}",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, command[0])(*command[1:])
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        if code - 128 in stopping.ASKED:
+            raise stopping.Stopped(code - 128) from None
+        raise NsvitError(_failure(number, error)) from None
+    except SignalException as error:
+        raise stopping.Stopped(error.sigval) from None
+
+
+def _failure(number: int, error: Any) -> str:
+    """What to say of the first process that failed."""
+    rank, failure = error.get_first_failure()
+    how = f"exit code {failure.exitcode}"
+    if failure.exitcode < 0:
+        how = f"killed by {failure.signal_name()}"
+    return (
+        f"process {rank} of {number} ended with an error ({how}); its own message is above. The "
+        "others were ended; what is finished is kept"
+    )
+
+
+def _on_nodes(each: int, nodes: int, command: Sequence[str]) -> None:
+    """Starts torchrun on every node of a SLURM job, with `each` processes."""
+    srun = shutil.which("srun")
+    if srun is None:
+        raise NsvitError(
+            f"this SLURM job has {nodes} nodes, and srun, which starts processes on the others, "
+            "is not in PATH; ask for one node, or install SLURM's commands on the nodes"
+        )
+    job = os.environ.get("SLURM_JOB_ID", "0")
+    port = _port(20000 + int(job) % 20000)
+    head = os.environ.get("NSVIT_HEAD") or socket.gethostname()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}"]
+    torchrun += [f"--nproc_per_node={each}", f"--rdzv_id={job}", "--rdzv_backend=c10d"]
+    torchrun += [f"--rdzv_endpoint={head}:{port}", "--max_restarts=0", "--no_python"]
+    several = [srun, "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+    several += ["--kill-on-bad-exit=1"]
+    started = subprocess.Popen([*several, *torchrun, *command])
+    try:
+        code = started.wait()
+    except stopping.Stopped as asked:
+        started.send_signal(asked.signal)
+        started.wait()
+        raise
+    if code:
+        raise NsvitError(
+            f"{each * nodes} processes on {nodes} nodes: one ended with an error (srun's exit code "
+            f"{code}); its own message is above. What is finished is kept"
+        )
+
+
+def _port(default: int) -> int:
+    """Where the processes meet: NSVIT_PORT, or the default; 0 is any that is free.
+
+    Raises:
+        NsvitError: something else listens there, or it is not a port.
+    """
+    text = os.environ.get("NSVIT_PORT") or str(default)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(text)))
+        except (OSError, OverflowError, ValueError) as error:
+            raise NsvitError(
+                f"port {text} (NSVIT_PORT), where the processes are to meet, cannot be used "
+                f"({error}): set NSVIT_PORT to another one"
+            ) from None
+    return int(text)

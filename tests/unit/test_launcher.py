@@ -1,0 +1,151 @@
+"""What is refused before any process starts, and how many would."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from nsvit import cli, launcher
+from nsvit.errors import NsvitError
+from tests.runs import spec
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "SLURM_NNODES", "SLURM_NTASKS", "NSVIT_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NSVIT_DEVICE", "cpu")
+
+
+@pytest.mark.parametrize(
+    "processes,environment,expected",
+    [
+        ("1", {"SLURM_NNODES": "4"}, (1, 1)),
+        ("3", {}, (3, 1)),
+        ("auto", {}, (1, 1)),
+        ("auto", {"SLURM_NTASKS": "4"}, (4, 1)),
+        ("auto", {"SLURM_NTASKS": "4", "SLURM_NNODES": "2"}, (4, 2)),
+    ],
+)
+def test_how_many_processes(
+    monkeypatch: pytest.MonkeyPatch, processes: str, environment: dict, expected: tuple
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert launcher.wanted(processes) == expected
+
+
+def test_auto_takes_every_visible_gpu_on_every_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NSVIT_DEVICE")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert launcher.wanted("auto") == (4, 1)
+    monkeypatch.setenv("SLURM_NNODES", "2")
+    assert launcher.wanted("auto") == (8, 2)
+    monkeypatch.setenv("NSVIT_DEVICE", "cpu")
+    assert launcher.wanted("auto") == (1, 1)
+
+
+@pytest.mark.parametrize("processes", ["0", "-2", "two", "1.5"])
+def test_no_number_is_refused(processes: str) -> None:
+    with pytest.raises(NsvitError, match=r"--processes .*expected a number above 0, or auto"):
+        launcher.launch(processes, [])
+
+
+def test_processes_that_nodes_cannot_share_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NNODES", "2")
+    with pytest.raises(NsvitError, match="3 processes cannot be shared equally by the 2 nodes"):
+        launcher.launch("3", [])
+
+
+def test_one_of_several_launches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(launcher, "_here", lambda *_: pytest.fail("started"))
+    assert launcher.launch("2", []) is False
+    assert not launcher.is_first()
+
+
+@pytest.mark.parametrize(
+    "changes,kind,message",
+    [
+        ({"batch_size": 8}, "plain", r"9 processes, but finetune\.batch_size has only 8 pictures"),
+        (
+            {"accumulate": 4},
+            "plain",
+            r"9 .*batch_size / finetune\.accumulate has only 2",
+        ),
+        ({"batch_size": 16}, "nullspace", r"9 .* finetune\.noise\.batch_size has only 4 pictures"),
+    ],
+)
+def test_more_processes_than_pictures_are_refused_at_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict,
+    kind: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr(launcher, "_here", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("nsvit.runtime.setup_logging", lambda *_: None)
+    arguments = ["finetune", "--spec", spec(kind, **changes).model_dump_json()]
+    arguments += ["--model", "m", "--index", "i", "--out", str(tmp_path / "history.json")]
+    assert cli.main([*arguments, "--processes", "9"]) == 1
+    assert re.search(message, caplog.text)
+
+
+def test_a_port_in_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("NSVIT_PORT", str(port))
+        with pytest.raises(NsvitError, match=rf"port {port} \(NSVIT_PORT\).*another one"):
+            launcher.launch("2", [])
+    monkeypatch.setenv("NSVIT_PORT", "http")
+    with pytest.raises(NsvitError, match="port http"):
+        launcher.launch("2", [])
+
+
+def test_a_missing_launcher_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLURM_NNODES", "2")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NsvitError, match=r"2 nodes, and srun.*is not in PATH"):
+        launcher.launch("2", [])
+    monkeypatch.delenv("SLURM_NNODES")
+    monkeypatch.setattr("torch.distributed.is_available", lambda: False)
+    with pytest.raises(NsvitError, match=r"no torch\.distributed"):
+        launcher.launch("2", [])
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan"])
+def test_a_time_out_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("NSVIT_TIMEOUT", text)
+    with pytest.raises(NsvitError, match=f"NSVIT_TIMEOUT={text}"):
+        launcher.launch("2", [])
+
+
+@pytest.mark.parametrize("code,expected", [("0", None), ("3", "srun's exit code 3")])
+def test_torchrun_starts_once_on_every_node(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, expected: str | None
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/given\nexit {code}\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("SLURM_NNODES", "2")
+    monkeypatch.setenv("SLURM_JOB_ID", "71")
+    monkeypatch.setenv("NSVIT_HEAD", "10.0.0.1")
+    if expected is None:
+        assert launcher.launch("4", ["finetune", "--out", "x"])
+    else:
+        with pytest.raises(NsvitError, match=expected):
+            launcher.launch("4", ["finetune", "--out", "x"])
+    given = (tmp_path / "given").read_text().split()
+    for part in ("--nodes=2", "--ntasks-per-node=1", "--nproc_per_node=2", "--max_restarts=0"):
+        assert part in given
+    assert "--rdzv_endpoint=10.0.0.1:20071" in given
+    assert given[-4:] == ["nsvit.cli", "finetune", "--out", "x"]
