@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = {"img_size": 48, "patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 4}
 KINDS = [
     ("vit_small_patch16_224", {}),
-    ("vit_base_patch16_224", {}),
+    ("vit_base_patch16_224", {"depth": 3}),
     ("vit_tiny_patch16_224", {**SMALL, "class_token": False, "global_pool": "avg"}),
     ("vit_base_patch16_224", {"reg_tokens": 4, "num_classes": 10, "depth": 2}),
     ("deit_tiny_distilled_patch16_224", {"depth": 2}),
