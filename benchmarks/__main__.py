@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import attacks, report
+from benchmarks import attacks, processes, report
 from benchmarks.runner import Case, measure
 from nsvit import runtime
 from nsvit.errors import NsvitError
@@ -19,7 +19,10 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 #: By stage, its cases; each is given the command line's arguments.
-STAGES: dict[str, Callable[[argparse.Namespace], list[Case]]] = {"attacks": attacks.cases}
+STAGES: dict[str, Callable[[argparse.Namespace], list[Case]]] = {
+    "attacks": attacks.cases,
+    "processes": processes.cases,
+}
 
 
 def parser() -> argparse.ArgumentParser:
