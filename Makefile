@@ -9,7 +9,7 @@ SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --cores all
 INSTALL := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true  # all cores; pip uses one
 
-.PHONY: help setup run test bench lint format pretrain schema docs clean
+.PHONY: help setup run test test-kills bench lint format pretrain schema docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ setup: $(VENV)/.run ## the virtual environment alone (PYTHON=python3.12 for anot
 
 test: $(VENV)/.dev ## every test
 	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-kills: $(VENV)/.dev ## the smoke workflow, killed 24 times at random moments; minutes (NSVIT_KILLS=6 for fewer)
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -s tests/kills
 
 bench: $(VENV)/.dev ## speed beside other libraries, into benchmarks/results and docs/benchmarks.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks

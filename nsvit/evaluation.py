@@ -8,17 +8,20 @@ those classes, as in the paper's cluster evaluator, unless a condition says othe
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from nsvit import artifacts, cells, runtime
-from nsvit.config import ConditionConfig
+from nsvit.config import RECIPES, ConditionConfig
 from nsvit.data.layouts import ImageSet
-from nsvit.inputs import keep
+from nsvit.errors import NsvitError
+from nsvit.fingerprint import digest
+from nsvit.inputs import identity, keep
 from nsvit.models import PixelModel, load_model
 from nsvit.readings import (
     FINAL,
@@ -30,6 +33,7 @@ from nsvit.readings import (
     refuse_unfit,
 )
 from nsvit.scoring import score_blocks
+from nsvit.snapshots import fingerprint, parts_of
 from nsvit.statistics import checks
 
 if TYPE_CHECKING:
@@ -78,7 +82,10 @@ def evaluate(
 
 
 def dynamics(
-    run_folder: str | Path, sets: Mapping[str, ImageSet], spec: DynamicsSpec
+    run_folder: str | Path,
+    sets: Mapping[str, ImageSet],
+    spec: DynamicsSpec,
+    parts: str | Path | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Records of every round of a run, on subsets: what the training-dynamics figure shows.
 
@@ -90,6 +97,7 @@ def dynamics(
         sets: the image set of every slug that the conditions name.
         spec: `images` pictures of every set, `corrupted_images` per corruption and severity;
             `images` of single conditions is ignored.
+        parts: folder where the records of finished rounds are kept and taken from.
 
     Returns:
         As `evaluate`, with the rounds one after the other, and the doubts about them.
@@ -108,15 +116,64 @@ def dynamics(
         readings.append(replace(reading, pictures=keep(taken)))
     sources = load_sources(spec)
     frames, doubts = [], []
+    same = [spec.model_dump(mode="json"), RECIPES["dynamics"]]
+    same += [identity(reading.pictures.image_set) for reading in readings]
+    same += [fingerprint(source.state_dict()) for source in sources.values()]
     for row in runtime.progress(history["rounds"], "rounds"):
         number = int(row["round"])
-        model = load_model(folder / "rounds" / str(number) / "model.safetensors")
-        subject = Subject.of(model.to(runtime.device()), spec, spec.seeds[0], number, sources)
-        frame, found = _whole(subject, readings, list(spec.conditions))
-        frames.append(frame)
-        doubts += found
+        checkpoint = folder / "rounds" / str(number) / "model.safetensors"
+        part = None
+        if parts is not None:
+            part = Part(
+                Path(parts) / f"{number}.parquet", digest([same, artifacts.sha256(checkpoint)])
+            )
+        kept = part and part.read()
+        if not kept:
+            model = load_model(checkpoint).to(runtime.device())
+            subject = Subject.of(model, spec, spec.seeds[0], number, sources)
+            kept = _whole(subject, readings, list(spec.conditions))
+            if part:
+                part.write(*kept)
+        frames.append(kept[0])
+        doubts += kept[1]
         log.info("dynamics %s %s: round %d", spec.model, spec.arm, number)
     return pd.concat(frames, ignore_index=True), doubts
+
+
+@dataclass(frozen=True)
+class Part:
+    """The records and doubts of one round on disk, until those of all rounds are there.
+
+    Attributes:
+        path: parquet; beside it JSON that is written last and has the hash of this file.
+        made_from: a fingerprint of all that they depend on.
+    """
+
+    path: Path
+    made_from: str
+
+    def write(self, frame: pd.DataFrame, doubts: Sequence[str]) -> None:
+        """Keeps them."""
+        head = {"kind": "part", "schema_version": artifacts.SCHEMA_VERSION}
+        artifacts.write_parquet(self.path, frame, head)
+        content = {**head, "made_from": self.made_from, "doubts": list(doubts)}
+        content["sha256"] = artifacts.sha256(self.path)
+        artifacts.write_json(self.path.with_suffix(".json"), content)
+
+    def read(self) -> tuple[pd.DataFrame, list[str]] | None:
+        """What was kept; None if there is nothing, or it is damaged or of something else."""
+        if not self.path.with_suffix(".json").exists():
+            return None
+        try:
+            content = artifacts.read_json(self.path.with_suffix(".json"))
+            if content.get("made_from") != self.made_from:
+                raise NsvitError("made from something else")
+            if not self.path.exists() or artifacts.sha256(self.path) != content.get("sha256"):
+                raise NsvitError("damaged")
+            return artifacts.read_parquet(self.path, "part")[0], list(content["doubts"])
+        except NsvitError as problem:
+            log.warning("%s: made again: %s", self.path, problem)
+            return None
 
 
 def _on_all_pictures(conditions: Mapping[str, ConditionConfig]) -> dict[str, ConditionConfig]:
@@ -152,8 +209,11 @@ def run_dynamics(
     out: str | Path,
     inputs: Sequence[str | Path] = (),
 ) -> None:
-    """The verb `dynamics`: the records of every round of one run, as parquet."""
-    frame, doubts = dynamics(run_folder, sets, spec)
+    """The verb `dynamics`: the records of every round of one run, as parquet.
+
+    Rounds that are finished are kept beside `out` until all are: interrupted, it goes on.
+    """
+    frame, doubts = dynamics(run_folder, sets, spec, parts_of(out))
     compared = [str(doubt) for doubt in checks.doubts(frame)]
     for doubt in compared:
         log.warning("%s", doubt)
@@ -161,3 +221,4 @@ def run_dynamics(
     sidecar["doubts"] = [*doubts, *compared]
     texts = [name for name, kind in cells.TYPES.items() if kind == "text"]
     artifacts.write_parquet(out, frame.astype(dict.fromkeys(texts, "category")), sidecar)
+    shutil.rmtree(parts_of(out), ignore_errors=True)

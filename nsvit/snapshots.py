@@ -121,6 +121,8 @@ class Snapshots:
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The last whole snapshot of this part: tensors on the CPU, and facts. None without one."""
+        if self._writes:
+            artifacts.sweep(self._folder)
         for number in reversed(self._numbers()):
             path = self._path(number)
             try:

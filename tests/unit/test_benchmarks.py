@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import attacks, report, runner
+from benchmarks import attacks, report, resume, runner
 from benchmarks.runner import Case, measure
+from nsvit.config import FinetuneConfig, NoiseConfig
 from nsvit.errors import NsvitError
+from tests.small import small_vit
 
 
 @pytest.fixture
@@ -128,3 +131,18 @@ def test_disagreement_is_an_exit_status(monkeypatch: pytest.MonkeyPatch, tmp_pat
     to = ["--out", str(tmp_path / "out"), "--page", str(tmp_path / "page.md")]
     assert program.main(to) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_going_on_costs_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    noise = NoiseConfig(limit=1.0, epsilon=1e-9, max_steps=2, pool=8, batch_size=8)
+    config = FinetuneConfig(rounds=2, steps=2, batch_size=4, lr=1e-3, lr_min=1e-4, noise=noise)
+    one = resume.case("tiny", small_vit(classes=10), config)
+    found = {side: work() for side, work in one.sides.items()}
+    assert re.match(r"the same weights; \d+ snapshots and 3 states took \d", one.check(found))
+    assert 0 < found[resume.WITH].kept < found[resume.WITH].total
+    assert found[resume.WITHOUT].kept < found[resume.WITH].kept
+    next(iter(found[resume.WITH].weights.values())).add_(1)
+    with pytest.raises(NsvitError, match="change the weights"):
+        one.check(found)
+    assert not list(tmp_path.iterdir())
