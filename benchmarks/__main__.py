@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import attacks, report, resume
+from benchmarks import attacks, processes, report, resume
 from benchmarks.runner import Case, measure
 from nsvit import runtime
 from nsvit.errors import NsvitError
@@ -21,6 +21,7 @@ PAGE = HERE.parent / "docs" / "benchmarks.md"
 #: By stage, its cases; each is given the command line's arguments.
 STAGES: dict[str, Callable[[argparse.Namespace], list[Case]]] = {
     "attacks": attacks.cases,
+    "processes": processes.cases,
     "going on": resume.cases,
 }
 

@@ -182,9 +182,9 @@ def total(value: Tensor | float) -> float:
     own = torch.as_tensor(value)
     if count() == 1:
         return own.item()
-    every = [torch.empty(1, device=_device()) for _ in range(count())]
+    every = [torch.empty(1, dtype=torch.float64, device=_device()) for _ in range(count())]
     with _talking():
-        dist.all_gather(every, own.detach().reshape(1).float().to(_device()))
+        dist.all_gather(every, own.detach().reshape(1).double().to(_device()))
     return sum((one.item() for one in every), start=0.0)
 
 

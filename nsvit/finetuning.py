@@ -248,7 +248,8 @@ def _train_round(
                 checkpointed(model, config.gradient_checkpointing),
             ):
                 with precision.autocast(device, config.precision):
-                    logits = model(torch.cat([images, second])).float()
+                    logits = model(torch.cat([images, second]))
+                logits = precision.full(logits, config.precision)
                 losses = two_terms(logits, targets, spec.kind, config) * part.weight
                 scaler.scale(losses.sum()).backward()
             values += losses.detach().cpu()

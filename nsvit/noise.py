@@ -227,7 +227,7 @@ def _until_epsilon(
         for step, (images, clean, weight) in zip(budget, visits, strict=False):
             stopping.point() if snapshots is None else snapshots.offer(state)
             with inject(model, noise, block), precision.autocast(device, config.precision):
-                noisy = model(images).float()
+                noisy = precision.full(model(images), config.precision)
             measured = probability_distance(clean, noisy.detach()).mean()
             distance = distributed.total(measured * weight)
             _check_finite(distance, kind, block, step)

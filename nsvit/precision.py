@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 
 import torch
+from torch import Tensor
 
 from nsvit.config import Precision
 from nsvit.errors import NsvitError
@@ -20,6 +21,11 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, _TYPES[precision])
+
+
+def full(logits: Tensor, precision: Precision) -> Tensor:
+    """Logits in single precision again; as they are for "fp32"."""
+    return logits if precision == "fp32" else logits.float()
 
 
 def scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:

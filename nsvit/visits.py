@@ -123,4 +123,4 @@ def _parts(source: Iterable[Any]) -> Iterator[tuple[Tensor, float]]:
 
 def _clean_logits(model: PixelModel, images: Tensor, passes: Precision) -> Tensor:
     with torch.no_grad(), precision.autocast(images.device, passes):
-        return model(images).float()
+        return precision.full(model(images), passes)

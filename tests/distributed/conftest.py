@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,5 +77,5 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Outcome]:
     return found
 
 
-def read(path: Path) -> dict:
+def read(path: Path) -> Any:
     return json.loads(path.read_text())
