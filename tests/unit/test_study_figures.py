@@ -268,7 +268,7 @@ def test_radii_without_records_are_refused(records: pd.DataFrame, spec: TableSpe
     calm = statistics.picture_scores(records[records["condition"] == "clean"])
     with pytest.raises(NsvitError, match="no records of an attack at two radii"):
         figures.figure_radius(calm, spec)
-    with pytest.raises(NsvitError, match="no records files"):
+    with pytest.raises(NsvitError, match="no records of an attack at two radii"):
         radius.read_attacked([], spec)
 
 
