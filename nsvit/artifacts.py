@@ -26,6 +26,7 @@ from nsvit.errors import NsvitError
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
@@ -242,29 +243,36 @@ def read_parquet(
     Raises:
         NsvitError: missing, damaged (half-written), of another kind, or without a column.
     """
+    table, sidecar = read_arrow(path, kind, columns)
+    return table.to_pandas(), sidecar
+
+
+def read_arrow(
+    path: str | Path, kind: str, columns: Sequence[str] | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """As `read_parquet`, but an arrow table: many small files are quicker to join as such.
+
+    Raises:
+        NsvitError: as `read_parquet`.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
+        footer = pq.read_metadata(path)
+        schema = footer.schema.to_arrow_schema()
         sidecar = json.loads((schema.metadata or {}).get(b"nsvit", b"{}"))
         check_kind(sidecar, kind, path)
         absent = sorted(set(columns or ()) - set(schema.names))
         if absent:
             raise NsvitError(f"{path}: no column {', '.join(absent)}; delete it and run again")
-        text = [
-            name
-            for name in columns or ()
-            if pa.types.is_string(schema.field(name).type)
-            or pa.types.is_large_string(schema.field(name).type)
-        ]
-        table = pq.read_table(path, columns=columns, read_dictionary=text)
+        with pq.ParquetFile(path, metadata=footer, read_dictionary=columns) as file:
+            table = file.read(columns=columns, use_threads=False)
     except FileNotFoundError:
         raise NsvitError(f"{path}: no such file") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise NsvitError(f"{path}: damaged ({error}); delete it and run again") from None
-    return table.to_pandas(), sidecar
+    return (table if columns is None else table.select(list(columns))), sidecar
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:

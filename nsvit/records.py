@@ -12,6 +12,7 @@ from nsvit.statistics import add_robust, picture_scores
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from nsvit.config import ConditionConfig
     from nsvit.specs import TableSpec
@@ -54,26 +55,32 @@ def read_records(
         NsvitError: a file is missing, half-written, of another kind, not the one that its
             manifest lists, or there is none.
     """
-    frames = [
-        artifacts.read_parquet(path, kind, list(columns))[0] for path in _files(paths, conditions)
+    tables = [
+        (path, artifacts.read_arrow(path, kind, columns)[0]) for path in _files(paths, conditions)
     ]
-    if not frames:
+    if not tables:
         raise NsvitError(f"no {kind} files were given")
-    return _joined(frames, columns)
+    return _joined(tables)
 
 
-def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    import pandas as pd
-    from pandas.api.types import union_categoricals
+def _joined(tables: Sequence[tuple[Path, pa.Table]]) -> pd.DataFrame:
+    """The rows of several files.
 
-    joined = {}
-    for name in columns:
-        series = [frame[name] for frame in frames]
-        if all(isinstance(s.dtype, pd.CategoricalDtype) for s in series):
-            joined[name] = pd.Series(union_categoricals(series))
-        else:
-            joined[name] = pd.concat(series, ignore_index=True)
-    return pd.DataFrame(joined)
+    Raises:
+        NsvitError: the columns of a file have other types than those of the first.
+    """
+    import pyarrow as pa
+
+    first, expected = tables[0][0], tables[0][1].schema
+    for path, table in tables:
+        odd = [field.name for field in table.schema if not field.equals(expected.field(field.name))]
+        if odd:
+            raise NsvitError(
+                f"{path}: {', '.join(odd)} is of another type than in {first}; delete the one "
+                "that another version wrote and run again"
+            )
+    whole = pa.concat_tables([table for _, table in tables])
+    return whole.unify_dictionaries().to_pandas()
 
 
 def read_scores(
@@ -98,15 +105,13 @@ def read_scores(
     import pandas as pd
 
     if isinstance(records, pd.DataFrame):
-        records = records[records["round"] == -1]
-        if conditions is not None:
-            records = records[records["condition"].isin(list(conditions))]
-        return picture_scores(records, normalised=normalised)
-    parts = []
-    for frame in _chunks(records, conditions):
-        parts.append(picture_scores(frame[frame["round"] == -1], normalised=normalised))
+        return picture_scores(_finished(records, conditions), normalised=normalised)
+    parts = [
+        picture_scores(frame, normalised=normalised) for frame in read_finished(records, conditions)
+    ]
     if not parts:
-        raise NsvitError("no records files were given")
+        named = f" of {', '.join(conditions)}" if conditions is not None else ""
+        raise NsvitError(f"no records files{named} were given")
     return pd.concat(parts, ignore_index=True)
 
 
@@ -138,16 +143,33 @@ def images_of(conditions: Mapping[str, ConditionConfig]) -> dict[str, int]:
     return {slug: one.images for slug, one in conditions.items() if one.images is not None}
 
 
-def _chunks(paths: Paths, conditions: Collection[str] | None) -> Iterator[pd.DataFrame]:
-    """The records of some files, many small ones at a time but a large one alone."""
-    frames: list[pd.DataFrame] = []
+def read_finished(
+    paths: Paths, conditions: Collection[str] | None = None
+) -> Iterator[pd.DataFrame]:
+    """The records of finished runs (round -1), many small files at a time but a large one alone.
+
+    Args:
+        paths: as in `read_records`.
+        conditions: leave out others; cells of others are not even read.
+
+    Raises:
+        NsvitError: as `read_records`, but nothing is said where there is none.
+    """
+    tables: list[tuple[Path, pa.Table]] = []
     for path in _files(paths, conditions):
-        frames.append(artifacts.read_parquet(path, "records", list(COLUMNS))[0])
-        if sum(map(len, frames)) >= CHUNK:
-            yield _joined(frames, COLUMNS)
-            frames = []
-    if frames:
-        yield _joined(frames, COLUMNS)
+        tables.append((path, artifacts.read_arrow(path, "records", COLUMNS)[0]))
+        if sum(len(table) for _, table in tables) >= CHUNK:
+            yield _finished(_joined(tables), conditions)
+            tables = []
+    if tables:
+        yield _finished(_joined(tables), conditions)
+
+
+def _finished(frame: pd.DataFrame, conditions: Collection[str] | None) -> pd.DataFrame:
+    wanted = frame["round"] == -1
+    if conditions is not None:
+        wanted &= frame["condition"].isin(list(conditions))
+    return frame[wanted]
 
 
 def read_doubts(paths: Paths) -> list[str]:

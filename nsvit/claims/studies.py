@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LEAST_LAMBDAS = 4
 #: The first noise, the second, and a last one that is not the second.
 LEAST_NOISES = 3
+#: What bounds the noise of a study, for people.
+_BY = {"lambda": "by λ", "influence": "in ε"}
 
 
 def study_rows(claim: Claim, evidence: Evidence) -> list[Row]:
@@ -55,7 +57,8 @@ def _agreement(claim: Claim, evidence: Evidence, model: str) -> list[Row]:
     rows = []
     for noise, larger in (("learned", True), ("permuted", False)):
         side = "above" if larger else "below"
-        row = Row(claim.id, model, f"{noise}: agreement {side} {test.threshold:g} %")
+        made = f"{noise} {_BY[test.study]}"
+        row = Row(claim.id, model, f"{made}: agreement {side} {test.threshold:g} %")
         sign = 1.0 if larger else -1.0
         if test.study == "lambda":
             share = _papers_agreement(evidence.spec.models[model].paper, noise)

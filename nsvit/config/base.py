@@ -42,7 +42,7 @@ RECIPES: dict[str, int] = {
     "table_paired": 3,
     "figure_nullspace": 1,
     "figure_influence": 1,
-    "figure_dynamics": 1,
+    "figure_dynamics": 2,
     "figure_claims": 1,
     "figure_concept": 1,
     "figure_lambda": 1,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nsvit.errors import NsvitError
 from nsvit.figures.lambda_study import LOOKS
+from nsvit.figures.noises import models_in, points
 from nsvit.figures.style import GREY, new_figure, style
 from nsvit.specs import TableSpec
 
@@ -27,9 +27,7 @@ def figure_closure(frame: pd.DataFrame, spec: TableSpec) -> Figure:
     Raises:
         NsvitError: the frame is empty.
     """
-    models = [str(model) for model in frame["model"].drop_duplicates()]
-    if not models:
-        raise NsvitError("figure of closure: there are no rows")
+    models = models_in(frame, "closure")
     with style():
         figure = new_figure(height=3.3)
         grid = figure.subplots(2, len(models), squeeze=False, sharey=True)
@@ -77,10 +75,6 @@ def _curves(
             if part.empty:
                 continue
             order = np.argsort(x)
-            y = part["agreement"].to_numpy(dtype=float)[order]
-            ends = part[["agreement_low", "agreement_high"]].to_numpy(dtype=float)[order]
-            axes.errorbar(
-                x[order], y, yerr=np.clip(np.abs(ends.T - y), 0, None), color=colour,
-                marker=marker, ls=joined, label=noise if joined != "none" else None,
-                elinewidth=0.8, capsize=1.5, capthick=0.8,
-            )  # fmt: skip
+            label = noise if joined != "none" else None
+            look = {"color": colour, "marker": marker, "ls": joined, "label": label}
+            points(axes, x[order], part.iloc[order], "agreement", **look)

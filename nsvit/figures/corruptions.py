@@ -14,7 +14,7 @@ from nsvit import statistics
 from nsvit.config import ArmKind
 from nsvit.figures.arms import first_of_kind
 from nsvit.figures.style import GREY, NothingToDrawError, new_figure, style
-from nsvit.records import read_records
+from nsvit.records import read_finished
 from nsvit.specs import TableSpec
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Change:
 
 
 def read_errors(paths: Sequence[str | Path], spec: TableSpec) -> Errors:
-    """Corruption errors from records, one file after the other.
+    """Corruption errors from records.
 
     Raises:
         NsvitError: a file is missing or damaged.
@@ -74,16 +74,12 @@ def read_errors(paths: Sequence[str | Path], spec: TableSpec) -> Errors:
 
     named = {slug for slug, condition in spec.conditions.items() if condition.is_error}
     cells, scores = [], []
-    for path in paths:
-        records = read_records([path])
-        part = records[records["condition"].isin(named) & (records["round"] == -1)]
-        if part.empty:
-            continue
+    for part in read_finished(paths, named):
         keys = ["model", "arm", "seed", "condition", "corruption", "severity"]
         right = part.groupby(keys, sort=False, observed=True)["correct"].mean()
         cells.append((1.0 - right).rename("error").reset_index().astype({"corruption": str}))
         scores.append(statistics.picture_scores(part))
-    if not cells:
+    if not any(map(len, scores)):
         raise NothingToDrawError("figure of corruptions: no records of a corruption set")
     return Errors(pd.concat(cells, ignore_index=True), pd.concat(scores, ignore_index=True))
 

@@ -195,7 +195,9 @@ def paper_curves() -> dict[str, Curve]:
 def _draw(panels: Mapping[str, Mapping[str, Curve]]) -> Figure:
     figure = new_figure(height=0.35 + 1.45 * math.ceil(len(panels) / 2) + 0.25)
     rows = math.ceil(len(panels) / 2)
-    grid = figure.subplots(rows, 2, sharey=True, squeeze=False).ravel()
+    grid = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes in grid[1 : len(panels) - 1]:  # the paper's changes are too large for one scale
+        axes.sharey(grid[0])
     for axes, (title, curves) in zip(grid, panels.items(), strict=False):
         _panel(axes, curves, dashed=title.startswith("paper"))
         axes.set_title(title, fontsize=6.5 if len(title) > 20 else None)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nsvit.errors import NsvitError
-from nsvit.figures.style import BLUE, ORANGE, VERMILION, new_figure, style
+from nsvit.figures.noises import points, quantity_panels
+from nsvit.figures.style import BLUE, ORANGE, VERMILION, style
 from nsvit.specs import TableSpec
 
 if TYPE_CHECKING:
@@ -38,22 +38,10 @@ def figure_influence(frame: pd.DataFrame, spec: TableSpec) -> Figure:
     Raises:
         NsvitError: the frame is empty.
     """
-    models = [str(model) for model in frame["model"].drop_duplicates()]
-    if not models:
-        raise NsvitError("figure of influence: there are no rows")
     with style():
-        figure = new_figure(height=4.3)
-        grid = figure.subplots(len(QUANTITIES), len(models), squeeze=False, sharey="row")
-        for column, model in enumerate(models):
-            mine = frame[frame["model"] == model]
-            for row, quantity in enumerate(QUANTITIES):
-                _panel(grid[row, column], mine, quantity)
-            grid[0, column].set_title(spec.models[model].label)
-            grid[-1, column].set_xlabel("block (0: patch embedding)")
-        for row, label in enumerate(QUANTITIES.values()):
-            grid[row, 0].set_ylabel(label)
+        name, xlabel = "influence", "block (0: patch embedding)"
+        figure, grid = quantity_panels(frame, spec, QUANTITIES, _panel, name, xlabel)
         _limits(grid, frame)
-        figure.align_ylabels()
         handles, names = grid[0, 0].get_legend_handles_labels()
         if frame["censored"].any():
             hollow = grid[-1, 0].plot([], [], "o", mfc="white", mec=BLUE, mew=0.8)[0]
@@ -68,15 +56,11 @@ def _panel(axes: Axes, frame: pd.DataFrame, quantity: str) -> None:
         if part.empty or (quantity == "norm" and noise != "learned"):
             continue  # the controls have the norm of the learned noise
         x = part["block"].to_numpy(dtype=float) + (0 if quantity == "norm" else shift)
-        y = part[quantity].to_numpy(dtype=float)
-        ends = part[[f"{quantity}_low", f"{quantity}_high"]].to_numpy(dtype=float)
-        bars = np.clip(np.abs(ends.T - y), 0, None)
-        axes.errorbar(
-            x, y, yerr=bars, color=colour, marker=marker, ls=line, label=_name(noise),
-            elinewidth=0.8, capsize=1.5, capthick=0.8,
-        )  # fmt: skip
+        look = {"color": colour, "marker": marker, "ls": line, "label": _name(noise)}
+        points(axes, x, part, quantity, **look)
         if quantity == "norm":
             censored = part["censored"].to_numpy(dtype=bool)
+            y = part[quantity].to_numpy(dtype=float)
             axes.plot(x[censored], y[censored], "o", mfc="white", mec=colour, mew=0.8, zorder=5)
     blocks = sorted(int(b) for b in frame["block"].unique())
     step = max(1, len(blocks) // 6)

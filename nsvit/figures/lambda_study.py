@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nsvit.errors import NsvitError
-from nsvit.figures.style import BLUE, GREY, VERMILION, new_figure, style
+from nsvit.figures.noises import points, quantity_panels
+from nsvit.figures.style import BLUE, GREY, VERMILION, style
 from nsvit.specs import TableSpec
 
 if TYPE_CHECKING:
@@ -36,24 +36,11 @@ def figure_lambda(frame: pd.DataFrame, spec: TableSpec) -> Figure:
     Raises:
         NsvitError: the frame is empty.
     """
-    models = [str(model) for model in frame["model"].drop_duplicates()]
-    if not models:
-        raise NsvitError("figure of the lambda study: there are no rows")
     with style():
-        figure = new_figure(height=4.3)
-        grid = figure.subplots(len(QUANTITIES), len(models), squeeze=False, sharey="row")
-        for column, model in enumerate(models):
-            mine = frame[frame["model"] == model]
-            for row, quantity in enumerate(QUANTITIES):
-                _panel(grid[row, column], mine, quantity)
-            grid[0, column].set_title(spec.models[model].label)
-            grid[-1, column].set_xlabel("λ")
-        for row, label in enumerate(QUANTITIES.values()):
-            grid[row, 0].set_ylabel(label)
+        figure, grid = quantity_panels(frame, spec, QUANTITIES, _panel, "the lambda study", "λ")
         grid[0, 0].set_ylim(top=101)
         for row in (1, 2):
             grid[row, 0].set_ylim(bottom=0)
-        figure.align_ylabels()
         handles, names = grid[0, 0].get_legend_handles_labels()
         # Ours in the left column, the paper's in the right one.
         pairs = sorted(zip(names, handles, strict=True), key=lambda pair: "paper" in pair[0])
@@ -72,12 +59,7 @@ def _panel(axes: Axes, frame: pd.DataFrame, quantity: str) -> None:
         if np.isfinite(papers).any():
             label = f"{noise}, paper (≈)"
             axes.plot(x, papers, color=GREY, ls=line, lw=0.8, zorder=1.5, label=label)
-        y = part[quantity].to_numpy(dtype=float)
-        ends = part[[f"{quantity}_low", f"{quantity}_high"]].to_numpy(dtype=float)
-        axes.errorbar(
-            x, y, yerr=np.clip(np.abs(ends.T - y), 0, None), color=colour, marker=marker, ls=line,
-            label=noise, elinewidth=0.8, capsize=1.5, capthick=0.8,
-        )  # fmt: skip
+        points(axes, x, part, quantity, color=colour, marker=marker, ls=line, label=noise)
     lambdas = sorted(frame["lambda"].unique())
     axes.set_xscale("log")
     shown = [value for value in (0.01, 0.03, 0.1, 0.3, 1, 3) if value <= lambdas[-1]]

@@ -25,7 +25,7 @@ from nsvit.figures.style import (
     new_figure,
     style,
 )
-from nsvit.records import read_records
+from nsvit.records import read_finished
 from nsvit.specs import TableSpec
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ LOOKS: dict[ArmKind, tuple[str, str, str]] = {
     "madry": (VERMILION, "v", "--"),
     "trades": (PURPLE, "P", ":"),
 }
+NOTHING = "figure of radii: no records of an attack at two radii or more"
 #: Names of attacks as people write them.
 ATTACKS = {
     **{"fgsm": "FGSM", "pgd": "PGD", "mi_fgsm": "MI-FGSM", "cw": "CW"},
@@ -71,22 +72,19 @@ class Robustness:
 
 
 def read_attacked(paths: Sequence[str | Path], spec: TableSpec) -> pd.DataFrame:
-    """Scores per picture under attacks at several radii and without, one file after the other.
+    """Scores per picture under attacks at several radii and without.
 
     Raises:
-        NsvitError: a file is missing or damaged, or there is none.
+        NsvitError: a file is missing or damaged.
+        NothingToDrawError: no run was evaluated under them.
     """
     import pandas as pd
 
     series = attack_series(spec.conditions)
-    wanted = {slug for slugs, clean in series for slug in (*slugs, clean)}
-    parts = []
-    for path in paths:
-        records = read_records([path])
-        part = records[records["condition"].isin(wanted) & (records["round"] == -1)]
-        parts.append(statistics.picture_scores(part))
+    wanted = {slug for slugs, clean in series for slug in (*slugs, clean) if slug}
+    parts = [statistics.picture_scores(records) for records in read_finished(paths, wanted)]
     if not parts:
-        raise NsvitError("figure of radii: no records files were given")
+        raise NothingToDrawError(NOTHING)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -110,7 +108,7 @@ def figure_radius(scores: pd.DataFrame, spec: TableSpec) -> Figure:
             if curves:
                 panels.append((slugs, model, curves))
     if not panels:
-        raise NothingToDrawError("figure of radii: no records of an attack at two radii or more")
+        raise NothingToDrawError(NOTHING)
     with style():
         figure = new_figure(height=0.5 + 1.42 * len(panels))
         grid = figure.subplots(len(panels), 2, squeeze=False)

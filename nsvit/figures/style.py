@@ -107,3 +107,4 @@ def save(figure: Figure, *paths: str | Path) -> None:
             raise NsvitError(f"{path}: figures are written as .svg or .png")
         with style(), artifacts.atomic(path) as temporary:
             figure.savefig(temporary, format=suffix[1:], metadata=metadata[suffix])
+            figure.set_layout_engine(None)  # laid out once: quicker, and the same in every form

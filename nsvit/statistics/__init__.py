@@ -22,7 +22,7 @@ from nsvit.statistics.corruption import (
 from nsvit.statistics.hypotheses import holm, mcnemar
 from nsvit.statistics.paired import Comparison, compare, compare_with, judge
 from nsvit.statistics.proportions import accuracy, robust_accuracy, wilson_interval
-from nsvit.statistics.robust import add_robust, attack_success
+from nsvit.statistics.robust import add_robust
 from nsvit.statistics.summary import Resampled, resample, summarise
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "Resampled",
     "accuracy",
     "add_robust",
-    "attack_success",
     "bootstrap_interval",
     "bootstrap_means",
     "compare",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Weights drawn at a time; bounds memory to about 100 MB whatever the size of the set.
 _CHUNK = 4_000_000
+#: Draws that are kept for the next columns on the same pictures; at most 32 MB each.
+_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,32 @@ def bootstrap_means(
     n = len(values)
     known = np.isfinite(values)
     filled = np.where(known, values, 0.0)
-    rng = np.random.default_rng(seed_for(*seed_parts))
     out = np.empty((resamples, values.shape[1]))
-    step = max(1, _CHUNK // max(n, 1))
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        weights = _multinomial(rng, rows, n)
+    start = 0
+    for weights in _draws(n, resamples, seed_for(*seed_parts)):
         total = np.full(1, float(n)) if known.all() else weights @ known.astype(float)
         with np.errstate(invalid="ignore"):
-            out[start : start + rows] = weights @ filled / total
+            out[start : start + len(weights)] = weights @ filled / total
+        start += len(weights)
     return out
+
+
+def _draws(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Weights (rows, n) of all replicates, a few at a time where there are many pictures."""
+    step = max(1, _CHUNK // max(n, 1))
+    if resamples <= step:
+        yield _one_draw(n, resamples, seed)
+        return
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, step):
+        yield _multinomial(rng, min(step, resamples - start), n)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _one_draw(n: int, rows: int, seed: int) -> NDArray[np.float64]:
+    weights = _multinomial(np.random.default_rng(seed), rows, n)
+    weights.setflags(write=False)
+    return weights
 
 
 def _multinomial(rng: np.random.Generator, rows: int, n: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Several attacks at once: attack success, and robust accuracy as a condition of its own."""
+"""Several attacks at once: robust accuracy as a condition of its own."""
 
 from __future__ import annotations
 
@@ -6,62 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nsvit.errors import NsvitError
-from nsvit.statistics.bootstrap import Estimate
-from nsvit.statistics.proportions import wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: What belongs to one run.
 RUN = ["model", "arm", "seed", "round"]
-
-
-def attack_success(
-    records: pd.DataFrame, clean: str, attacked: str, confidence: float = 0.95
-) -> Estimate:
-    """The share of pictures right under `clean` that the attack makes wrong.
-
-    The attack may have been run on some of the clean pictures only; those it left out do not
-    count.
-
-    Args:
-        records: records of one run, with columns condition, sample, correct.
-        clean: slug of the condition without the attack.
-        attacked: slug of the condition with it.
-        confidence: of the Wilson interval.
-
-    Returns:
-        Share, interval, and as `n` the number of attacked pictures that are right when clean.
-
-    Raises:
-        NsvitError: a condition is absent or has a picture twice (several runs), an attacked
-            picture is not among the clean ones, or none of them is right when clean.
-    """
-    right, broken = (_correct(records, condition) for condition in (clean, attacked))
-    absent = [sample for sample in broken if sample not in right]
-    if absent:
-        raise NsvitError(
-            f"attack success: {attacked!r} has {absent[0]}, which {clean!r} was not evaluated on "
-            f"({len(absent)} such pictures)"
-        )
-    counted = [not ok for sample, ok in broken.items() if right[sample]]
-    if not counted:
-        raise NsvitError(
-            f"attack success: no picture of {attacked!r} is right under {clean!r}, so that the "
-            "attack has nothing to break"
-        )
-    low, high = wilson_interval(sum(counted), len(counted), confidence)
-    return Estimate(sum(counted) / len(counted), low, high, len(counted), 1)
-
-
-def _correct(records: pd.DataFrame, condition: str) -> dict[str, bool]:
-    part = records.loc[records["condition"] == condition]
-    found = dict(zip(part["sample"].astype(str), part["correct"].to_numpy(dtype=bool), strict=True))
-    if not found:
-        raise NsvitError(f"attack success: the records have no condition {condition!r}")
-    if len(found) != len(part):
-        raise NsvitError(f"attack success: pictures of {condition!r} occur more than once")
-    return found
 
 
 def add_robust(

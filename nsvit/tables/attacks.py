@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from nsvit.config import clean_on
 from nsvit.errors import NsvitError
 from nsvit.records import COLUMNS, read_records
 from nsvit.specs import TableSpec, of_everything
-from nsvit.statistics import Estimate
 from nsvit.statistics.checks import Doubt
 from nsvit.tables.accuracy import doubted_cells
 from nsvit.tables.accuracy_notes import DOUBTED, doubt_notes
@@ -22,7 +22,10 @@ from nsvit.tables.sheet import GAP, NOT_ASKED, Cell, Part, Sheet, half_width, nu
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
+#: Model, arm and attack.
+Row = tuple[str, str, str]
 #: Fixed decimals of the csv; per cent, and the unit of the distance.
 DECIMALS = {"value": 2, "low": 2, "high": 2, "distance": 4}
 _COLUMNS = ["model", "method", "column", "clean", "value", "low", "high", "n", "seeds"]
@@ -53,7 +56,7 @@ def table_attacks(
     import pandas as pd
 
     pairs = clean_conditions(spec)
-    runs = _runs(records, {*pairs, *pairs.values()}) if pairs else {}
+    attacked = _attacked(records, spec, pairs) if pairs else {}
     doubted = doubted_cells(doubts, of_everything(spec))
     rows = [
         {
@@ -61,7 +64,7 @@ def table_attacks(
             "method": arm,
             "column": attack,
             "clean": clean,
-            **_success(runs.get((model, arm), {}), clean, attack, spec, (model, arm)),
+            **_success(attacked.get((model, arm, attack), []), spec),
             "doubts": doubted.get((model, arm, attack), 0),
         }
         for model in spec.models
@@ -83,103 +86,106 @@ def clean_conditions(spec: TableSpec) -> dict[str, str]:
     return {slug: clean for slug, clean in found.items() if clean is not None}
 
 
-def _runs(
-    records: pd.DataFrame | Sequence[str | Path], conditions: set[str]
-) -> dict[tuple[str, str], dict[int, pd.DataFrame]]:
-    """(model, arm) -> seed -> rows of finished runs."""
+@dataclass(frozen=True)
+class Attacked:
+    """One attack on one run.
+
+    Attributes:
+        row: model, arm and attack.
+        right: (n,) whether a picture is right without the attack.
+        broken: (n,) whether it is then wrong with it.
+        distances: how far the broken pictures were moved; empty where that was not recorded.
+        norm: of the distances.
+    """
+
+    row: Row
+    right: NDArray[np.bool_]
+    broken: NDArray[np.bool_]
+    distances: NDArray[np.float64]
+    norm: str
+
+
+def _attacked(
+    records: pd.DataFrame | Sequence[str | Path], spec: TableSpec, pairs: Mapping[str, str]
+) -> dict[Row, list[Attacked]]:
+    """Every attack on the finished runs, by seed; those without the clean condition left out."""
     import pandas as pd
 
+    wanted = {*pairs, *pairs.values()}
     if not isinstance(records, pd.DataFrame):
-        columns = (*COLUMNS, "norm", "distance")
-        records = read_records(records, columns, conditions=conditions)
-    records = records[(records["round"] == -1) & records["condition"].isin(list(conditions))]
-    runs: dict[tuple[str, str], dict[int, pd.DataFrame]] = {}
-    for key, own in records.groupby(["model", "arm", "seed"], observed=True):
-        model, arm, seed = map(str, key)  # type: ignore[call-overload]
-        runs.setdefault((model, arm), {})[int(seed)] = own
-    return runs
+        records = read_records(records, (*COLUMNS, "norm", "distance"), conditions=wanted)
+    records = records[(records["round"] == -1) & records["condition"].isin(list(wanted))]
+    # Pictures as numbers, which are quicker to look up.
+    records = records.assign(sample=records["sample"].astype("category").cat.codes)
+    runs: dict[tuple[str, str, int], dict[str, pd.DataFrame]] = {}
+    for key, own in records.groupby(["model", "arm", "seed", "condition"], observed=True):
+        model, arm, seed, condition = map(str, key)  # type: ignore[call-overload]
+        rows = own.set_index("sample").sort_index()
+        runs.setdefault((model, arm, int(seed)), {})[condition] = rows
+    found: dict[Row, list[Attacked]] = {}
+    for (model, arm, _), run in sorted(runs.items()):
+        for attack, clean in pairs.items():
+            if {clean, attack} <= run.keys():
+                row = model, arm, attack
+                found.setdefault(row, []).append(_compared(run[clean], run[attack], row, clean))
+    return found
 
 
-def _success(
-    runs: dict[int, pd.DataFrame], clean: str, attack: str, spec: TableSpec, row: tuple[str, str]
-) -> dict[str, Any]:
-    """The numbers of one cell."""
-    whole = {
-        seed: own
-        for seed, own in sorted(runs.items())
-        if {clean, attack} <= {str(slug) for slug in own["condition"].unique()}
-    }
-    if not whole:
-        return {}
-    right, broken = zip(*(_pictures(own, clean, attack) for own in whole.values()), strict=True)
-    if not np.concatenate(right).any():
-        return {"n": 0, "seeds": len(whole)}
-    if len(whole) == 1:
-        found = statistics.attack_success(
-            next(iter(whole.values())), clean, attack, spec.statistics.confidence
-        )
-    else:
-        found = _over_seeds(np.array(right), np.array(broken), spec, (*row, attack))
-    shares = {key: round(100.0 * getattr(found, key), 2) for key in ("value", "low", "high")}
-    far = _distances(whole.values(), clean, attack)
-    return {**shares, "n": found.n, "seeds": len(whole), **far}
-
-
-def _pictures(
-    own: pd.DataFrame, clean: str, attack: str
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(n,) of the attacked pictures of a run, in order: right before, and wrong after as well."""
-    before, after = (
-        own[own["condition"] == slug].set_index("sample")["correct"] for slug in (clean, attack)
-    )
-    after = after.sort_index()
-    right = before.reindex(after.index)
-    if right.isna().any() or before.index.has_duplicates:
+def _compared(before: pd.DataFrame, after: pd.DataFrame, row: Row, clean: str) -> Attacked:
+    right = before["correct"].reindex(after.index) if before.index.is_unique else None
+    if right is None or right.isna().any() or not after.index.is_unique:
         raise NsvitError(
-            f"attack success: {attack!r} has pictures that {clean!r} was not evaluated on once"
+            f"attack success: {row[2]!r} has pictures that {clean!r} was not evaluated on once"
         )
-    ok = right.to_numpy(dtype=bool)
-    return ok, ok & ~after.to_numpy(dtype=bool)
+    ok, wrong = right.to_numpy(dtype=bool), ~after["correct"].to_numpy(dtype=bool)
+    if "distance" not in after:
+        return Attacked(row, ok, ok & wrong, np.empty(0), "")
+    distances = after["distance"].to_numpy(dtype=float)[ok & wrong]
+    return Attacked(row, ok, ok & wrong, distances, str(after["norm"].iloc[0]))
 
 
-def _over_seeds(
-    right: np.ndarray[Any, Any],
-    broken: np.ndarray[Any, Any],
-    spec: TableSpec,
-    cell: tuple[str, str, str],
-) -> Estimate:
-    """Success of several seeds together; seeds resampled, then pictures, the same for all seeds.
+def _success(runs: Sequence[Attacked], spec: TableSpec) -> dict[str, Any]:
+    """The numbers of one cell."""
+    if not runs:
+        return {}
+    right = sum(int(run.right.sum()) for run in runs)
+    broken = sum(int(run.broken.sum()) for run in runs)
+    if not right:
+        return {"n": 0, "seeds": len(runs)}
+    if len(runs) == 1:
+        low, high = statistics.wilson_interval(broken, right, spec.statistics.confidence)
+    else:
+        low, high = _over_seeds(runs, spec)
+    ends = {"value": broken / right, "low": low, "high": high}
+    shares = {key: round(100.0 * value, 2) for key, value in ends.items()}
+    return {**shares, "n": right, "seeds": len(runs), **_distance(runs)}
 
-    Args:
-        right: (S, n).
-        broken: (S, n).
-        spec: how to make intervals.
-        cell: model, arm and attack.
-    """
-    s, seeds = spec.statistics, len(right)
-    draw = "pictures", spec.conditions[cell[2]].set
-    means = statistics.bootstrap_means(
-        np.concatenate([broken, right]).T.astype(float), s.resamples, s.seed, *draw
-    )
-    weights = statistics.seed_weights(seeds, s.resamples, s.seed, "seeds", *cell[:2])
+
+def _over_seeds(runs: Sequence[Attacked], spec: TableSpec) -> tuple[float, float]:
+    """The interval of several seeds: seeds resampled, then pictures, the same for all seeds."""
+    model, arm, attack = runs[0].row
+    sizes = [len(run.right) for run in runs]
+    if len(set(sizes)) > 1:
+        raise NsvitError(
+            f"{model}, {arm}, {attack}: seeds have different numbers of pictures "
+            f"({', '.join(map(str, sizes))}); evaluate them again with one config"
+        )
+    s, seeds, pictures = spec.statistics, len(runs), spec.conditions[attack].set
+    values = np.array([run.broken for run in runs] + [run.right for run in runs]).T.astype(float)
+    means = statistics.bootstrap_means(values, s.resamples, s.seed, "pictures", pictures)
+    weights = statistics.seed_weights(seeds, s.resamples, s.seed, "seeds", model, arm)
     with np.errstate(invalid="ignore"):
         shares = (means[:, :seeds] * weights).sum(1) / (means[:, seeds:] * weights).sum(1)
-    low, high = statistics.percentiles(shares, s.confidence)
-    return Estimate(float(broken.sum() / right.sum()), low, high, int(right.sum()), seeds)
+    return statistics.percentiles(shares, s.confidence)
 
 
-def _distances(runs: Any, clean: str, attack: str) -> dict[str, Any]:
+def _distance(runs: Sequence[Attacked]) -> dict[str, Any]:
     """The norm of an attack and the median size of its successes; nothing where not recorded."""
-    sizes, norm = [], ""
-    for own in runs:
-        if "distance" not in own:
-            return {}
-        right = own.loc[(own["condition"] == clean) & own["correct"], "sample"].astype(str)
-        mine = own[(own["condition"] == attack) & ~own["correct"]]
-        sizes.append(mine.loc[mine["sample"].astype(str).isin(set(right)), "distance"])
-        norm = str(mine["norm"].iloc[0]) if len(mine) else norm
-    found = np.concatenate([one.to_numpy(dtype=float) for one in sizes])
-    return {"norm": norm, "distance": float(np.median(found)) if len(found) else None}
+    norms = [run.norm for run in runs]
+    if "" in norms:
+        return {}
+    found = np.concatenate([run.distances for run in runs])
+    return {"norm": norms[0], "distance": float(np.median(found)) if len(found) else None}
 
 
 # --- to read --------------------------------------------------------------------------------

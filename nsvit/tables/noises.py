@@ -17,20 +17,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def draws_by_pictures(part: pd.DataFrame, column: str, name: str) -> NDArray[np.float64]:
-    """(draws, pictures) values of one kind of noise.
+def draws_by_pictures(part: pd.DataFrame, columns: Sequence[str], name: str) -> NDArray[np.float64]:
+    """(columns, draws, pictures) values of one kind of noise, both in ascending order.
 
     Args:
         part: one row per draw x sample.
-        column: what to take.
+        columns: what to take.
         name: of the table and the noise, for errors.
 
     Raises:
-        NsvitError: draws have different pictures, or a value is NaN.
+        NsvitError: draws have different pictures or one of them twice, or a value is NaN.
     """
-    table = part.astype({"sample": str}).pivot(index="draw", columns="sample", values=column)
-    values = table.to_numpy(dtype=float)
-    if not np.isfinite(values).all():
+    import pandas as pd
+
+    draw, draws = pd.factorize(part["draw"], sort=True)
+    sample, samples = pd.factorize(part["sample"].astype(object), sort=True)
+    values = np.full((len(columns), len(draws), len(samples)), np.nan)
+    values[:, draw, sample] = part[list(columns)].to_numpy(dtype=float).T
+    if len(part) != len(draws) * len(samples) or not np.isfinite(values).all():
         raise NsvitError(f"{name}: its draws have different pictures, or a value is NaN")
     return values
 
@@ -42,9 +46,9 @@ def means_of(
 
     As `statistics.bootstrap_interval` of each column, with one resampling for all.
     """
-    tables = [draws_by_pictures(part, column, name) for column in columns]
-    draws, n = tables[0].shape
-    means = bootstrap_means(np.vstack(tables).T, config.resamples, config.seed, "pictures")
+    tables = draws_by_pictures(part, columns, name)
+    _, draws, n = tables.shape
+    means = bootstrap_means(tables.reshape(-1, n).T, config.resamples, config.seed, "pictures")
     weights = seed_weights(draws, config.resamples, config.seed, "seeds")
     found = {}
     for i, (column, table) in enumerate(zip(columns, tables, strict=True)):

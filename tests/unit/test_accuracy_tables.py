@@ -604,6 +604,16 @@ def test_absent_column_is_named(
         tables.accuracy_table([path], spec)
 
 
+def test_columns_of_other_types_are_named(
+    record_paths: list[Path], spec: AccuracySpec, tmp_path: Path
+) -> None:
+    records = pd.read_parquet(record_paths[0]).astype({"seed": str})
+    path = tmp_path / "odd.parquet"
+    artifacts.write_parquet(path, records, artifacts.provenance("records", {}))
+    with pytest.raises(NsvitError, match=r"odd\.parquet: seed is of another type than in "):
+        tables.accuracy_table([record_paths[1], path], spec)
+
+
 @pytest.mark.parametrize("key", ["model", "arm"])
 def test_unknown_names_are_refused(key: str, records: pd.DataFrame, spec: AccuracySpec) -> None:
     few = records[:200].astype({key: str})

@@ -72,10 +72,30 @@ def test_attacks_without_numbers(record_paths: list[Path], spec: TableSpec) -> N
     ]
     with pytest.raises(NsvitError, match="'fgsm_1' has pictures that 'clean'"):
         tables.table_attacks(lost, spec)
+    with pytest.raises(NsvitError, match="'fgsm_1' has pictures that 'clean'"):
+        tables.table_attacks(pd.concat([records, records]), spec)
     doubt = Doubt.parse("vit_b/none/seed0 round -1 set val fgsm_1: more [rising_with_radius]")
     made = tables.table_attacks(records, spec, [doubt])
     assert made["doubts"].sum() == 1
     assert tables.markdown(tables.attacks_sheet(made, spec, [doubt])).count("‡ |") == 1
+
+
+def test_an_attack_on_some_of_the_pictures(record_paths: list[Path], spec: TableSpec) -> None:
+    records = read_records(record_paths, COLUMNS)
+    kept = records["sample"].unique()[:20]
+    attacked = records["condition"] != "clean"
+    some = records[~attacked | records["sample"].isin(kept)]
+    few = records[records["sample"].isin(kept)]
+    pd.testing.assert_frame_equal(tables.table_attacks(some, spec), tables.table_attacks(few, spec))
+
+
+def test_seeds_with_different_pictures_are_named(record_paths: list[Path], spec: TableSpec) -> None:
+    records = read_records(record_paths, COLUMNS)
+    own = (records["model"] == "vit_b") & (records["arm"] == "nullspace")
+    seed = records.loc[own, "seed"].max()
+    lost = own & (records["seed"] == seed) & (records["sample"] == records["sample"].iloc[0])
+    with pytest.raises(NsvitError, match="vit_b, nullspace, fgsm_1: seeds have different numbers"):
+        tables.table_attacks(records[~lost], spec)
 
 
 def test_the_verb_of_attacks(record_paths: list[Path], spec: TableSpec, tmp_path: Path) -> None:

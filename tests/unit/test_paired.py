@@ -114,40 +114,7 @@ def test_holm_leaves_out_what_was_not_tested() -> None:
         statistics.holm([0.5, 1.2])
 
 
-# --- attack success and robust sets ---------------------------------------------------------
-
-
-def records(**correct: list[bool]) -> pd.DataFrame:
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {"condition": name, "sample": [f"{i}.png" for i in range(len(ok))], "correct": ok}
-            )
-            for name, ok in correct.items()
-        ],
-        ignore_index=True,
-    )
-
-
-def test_attack_success_over_a_subset() -> None:
-    frame = records(
-        clean=[True, True, False, True, True, True], cw=[False, True, False, False]
-    ).sample(frac=1.0, random_state=0)
-    found = statistics.attack_success(frame, "clean", "cw")
-    assert (found.value, found.n) == (pytest.approx(2 / 3), 3)
-    assert (found.low, found.high) == statistics.wilson_interval(2, 3)
-
-
-def test_attack_success_names_what_is_wrong() -> None:
-    with pytest.raises(NsvitError, match=r"'cw' has 2\.png, which 'clean' was not"):
-        statistics.attack_success(records(clean=[True, True], cw=[True] * 3), "clean", "cw")
-    with pytest.raises(NsvitError, match="no condition 'cw'"):
-        statistics.attack_success(records(clean=[True]), "clean", "cw")
-    with pytest.raises(NsvitError, match="nothing to break"):
-        statistics.attack_success(records(clean=[False], cw=[False]), "clean", "cw")
-    twice = pd.concat([records(clean=[True], cw=[False])] * 2)
-    with pytest.raises(NsvitError, match="more than once"):
-        statistics.attack_success(twice, "clean", "cw")
+# --- robust sets ----------------------------------------------------------------------------
 
 
 def test_robust_sets_are_conditions() -> None:
