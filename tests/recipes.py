@@ -45,6 +45,10 @@ CODE: dict[str, tuple[str, ...]] = {
         *("transfer.py", "models.py", "data/menagerie/write.py", "data/pictures.py"),
         *("attacks/mi_fgsm.py", "attacks/steps.py", "attacks/threat.py"),
     ),
+    "corrupt": (
+        *("data/corrupted.py", "data/corruptions.py", "data/menagerie/write.py"),
+        *("data/pictures.py", "data/layouts.py"),
+    ),
     "scan": ("data/layouts.py", "data/pictures.py", "data/rows.py"),
     "contact_sheet": ("data/sheets.py", "data/pictures.py"),
     "pretrain_model": ("models.py", "pretrain.py", *_TRAIN),
