@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsvit import config, runtime
+from nsvit import config, devices, runtime
 from nsvit.errors import NsvitError
 from nsvit.verbs.pages import (
     figure_claims,
@@ -125,6 +125,9 @@ TORCH_VERBS = {
     *(finetune, evaluate, dynamics),
 }
 
+#: Verbs whose rules ask for `gpu`; no other verb computes on one.
+GPU_VERBS = {pretrain_model, learn_noise, influence, lambda_study, finetune, evaluate, dynamics}
+
 
 def verb_name(function: Callable[[Args], None]) -> str:
     """The verb of a function; rules have the same name with underscores."""
@@ -176,6 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():  # a rule's log begins with the command that repeats it
         sys.stderr.write(shlex.join(["nsvit", *(arguments or sys.argv[1:])]) + "\n")
     try:
+        if args.function in GPU_VERBS:
+            devices.claim(getattr(args, "processes", 1))
         args.function(args)
     except NsvitError as error:
         log.error("error: %s", error)
