@@ -57,8 +57,6 @@ class Disturbances:
         found = []
         if not re.search(rf"SLURM-job '{self.cancelled}' failed.*'CANCELLED'", output):
             found.append("no job was cancelled and run again")
-        if f"finetune {self.killed.partition(' ')[0]}" not in f"finetune {self.killed}":
-            found.append("no job was killed")
         for what, done, run in (
             ("killed", self.killed, KILLED),
             ("pre-empted", self.preempted, PREEMPTED),
@@ -104,13 +102,15 @@ class Disturbances:
             return
         submit = ["sbatch", "--parsable", "-p", "urgent", "-t", "1", "-n", "1", "-o", "/dev/null"]
         cpus = ["-c", str(self.cluster.cpus), "--mem", "100", "--wrap", "sleep 1"]
-        self.urgent = self.cluster.ask(*submit, *cpus)
+        self.urgent = self.cluster.ask(*submit, *cpus) or "refused"
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and not self.preempted:
             shown = self.cluster.ask("scontrol", "-o", "show", "job", wanted[0])
             if restarts := int((re.search(r"Restarts=(\d+)", shown) or ["", "0"])[1]):
                 self.preempted = f"{wanted[0]} (finetune madry, restarts: {restarts})"
                 log.info("pre-empted SLURM job %s", self.preempted)
+                # SLURM lets a requeued job wait for two minutes.
+                self.cluster.ask("scontrol", "update", f"JobId={wanted[0]}", "StartTime=now")
             time.sleep(0.2)
 
     def _cancel(self) -> None:

@@ -60,7 +60,7 @@ SlurmdPidFile={base}/run/slurmd.pid
 SlurmctldLogFile={base}/log/slurmctld.log
 SlurmdLogFile={base}/log/slurmd.log
 NodeName=local NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:fake:{gpus} State=UNKNOWN
-PartitionName=main Nodes=local Default=YES MaxTime=1-00:00:00 State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=main Nodes=local Default=YES MaxTime=1-00:00:00 State=UP PriorityTier=1 PreemptMode=OFF
 PartitionName=scavenge Nodes=local MaxTime=1-00:00:00 State=UP PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=urgent Nodes=local MaxTime=1-00:00:00 State=UP PriorityTier=20 PreemptMode=OFF
 """  # noqa: E501
