@@ -9,7 +9,7 @@ SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --cores all
 INSTALL := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true  # all cores; pip uses one
 
-.PHONY: help setup run test test-kills bench lint format pretrain schema docs clean
+.PHONY: help setup cluster run test test-kills test-slurm bench lint format pretrain schema docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -19,11 +19,17 @@ run: setup ## (default) set up .venv and run the main job (CONFIG=config/smoke.y
 
 setup: $(VENV)/.run ## the virtual environment alone (PYTHON=python3.12 for another interpreter)
 
-test: $(VENV)/.dev ## every test
+cluster: $(VENV)/.cluster ## Snakemake's plugins for clusters (docs/cluster.md)
+
+test: $(VENV)/.dev ## every test but test-kills and test-slurm
 	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-kills: $(VENV)/.dev ## the smoke workflow, killed 24 times at random moments; minutes (NSVIT_KILLS=6 for fewer)
 	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -s tests/kills
+
+test-slurm: $(VENV)/.dev $(VENV)/.cluster ## the smoke workflow through a real SLURM of one node (root; apt unless SLURM is installed)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.slurm || { code=$$?; \
+	  [ $$code -eq 77 ] && echo "make test-slurm: LEFT OUT, nothing was tested"; exit $$code; }
 
 bench: $(VENV)/.dev ## speed beside other libraries, into benchmarks/results and docs/benchmarks.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
@@ -65,4 +71,8 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: $(VENV)/.run
 	$(INSTALL) -e '.[dev]'
 	@$(COMPILE)
+	@touch $@
+
+$(VENV)/.cluster: $(VENV)/.run
+	$(INSTALL) -e '.[cluster]'
 	@touch $@

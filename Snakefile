@@ -9,7 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from nsvit import planning, specs
+from nsvit import cluster, planning, specs
 from nsvit.config import RECIPES, attack_series, local_dir, validate
 from nsvit.errors import NsvitError
 
@@ -41,6 +41,16 @@ include: "workflow/rules/figures_extra.smk"
 include: "workflow/rules/page.smk"
 
 
+# Seconds each, without torch: on a cluster they run where Snakemake does, and are no jobs.
+LIGHT = [
+    one.name
+    for one in workflow.rules
+    if one.name in ("plan", "contact_sheet", "report")
+    or one.name.split("_")[0] in ("table", "figure")
+]
+workflow.localrules(*LIGHT)  # `localrules:` takes no computed list
+
+
 rule all:
     default_target: True
     input:
@@ -49,6 +59,22 @@ rule all:
         SHEETS,
         f"{R}/report.html",
         f"{R}/README.md",
+
+
+onstart:
+    if workflow.executor_plugin.name == "slurm":
+        jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+        wanted = {job.rule.name: job.resources for job in jobs}
+        try:
+            cluster.check_slurm(
+                {
+                    name: asked.get("slurm_partition")
+                    for name, asked in wanted.items()
+                },
+                {name for name, asked in wanted.items() if asked.get("gpu")},
+            )
+        except NsvitError as error:
+            raise WorkflowError(str(error)) from None
 
 
 onsuccess:

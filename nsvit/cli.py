@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from nsvit import config, launcher, locks, progress, runtime, specs, stopping
+from nsvit import config, devices, launcher, locks, progress, runtime, specs, stopping
 from nsvit.errors import NsvitError
 from nsvit.verbs.overview import status
 from nsvit.verbs.pages import (
@@ -163,6 +163,9 @@ TORCH_VERBS = {
     *(finetune, evaluate, dynamics),
 }
 
+#: Verbs whose rules ask for `gpu`; no other verb computes on one.
+GPU_VERBS = {pretrain_model, learn_noise, influence, lambda_study, finetune, evaluate, dynamics}
+
 
 def verb_name(function: Callable[[Args], None]) -> str:
     """The verb of a function; rules have the same name with underscores."""
@@ -251,6 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A rule's log begins with the command that repeats it.
         sys.stderr.write(shlex.join(["nsvit", *given]) + "\n")
     try:
+        if args.function in GPU_VERBS:
+            devices.claim(getattr(args, "processes", 1))
         if args.function in SHARED_VERBS and args.processes != "1":
             batches = read_spec(SHARED_VERBS[args.function], args).batches()
             if launcher.launch(args.processes, given, batches):

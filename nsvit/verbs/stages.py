@@ -77,7 +77,7 @@ def nullspace(args: Args) -> None:
     from nsvit.data import layouts
 
     runtime.prepare(args.threads)
-    model = models.load_model(args.model).to(runtime.device())
+    model = models.load_model(args.model)  # on the CPU: seconds, and its rule asks for no GPU
     spec = read_spec(specs.NullspaceSpec, args)
     exact.run(spec, model, layouts.open_set(args.index), args.out, inputs=[args.model])
 

@@ -1,0 +1,1 @@
+"""`make test-slurm`: the smoke workflow through a real SLURM of one node."""
