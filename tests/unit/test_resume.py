@@ -196,7 +196,7 @@ def test_processes_that_are_ended_and_killed(tmp_path: Path) -> None:
         before = newest(out)
         process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
         try:
-            while newest(out) <= before and process.poll() is None:
+            while newest(out) <= before + 2 and process.poll() is None:  # two steps further
                 time.sleep(0.01)
             asked = seconds_of(process.pid)
             process.send_signal(number)
