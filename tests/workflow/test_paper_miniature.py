@@ -239,10 +239,10 @@ def test_pictures_are_shown_as_the_protocol_says(finished, condition, folder, re
 def test_the_mce_is_divided_by_alexnets_errors(finished):
     own = records(finished, "vit_s", "none").query("condition == 'c'")
     errors = 1 - own.groupby("corruption", observed=True)["correct"].mean()
-    expected = 100 * np.mean([errors[name] / (ALEXNET_ERRORS[name]) for name in CORRUPTIONS])
+    expected = 100 * np.mean([errors[name] / ALEXNET_ERRORS[name] for name in CORRUPTIONS])
     table = pd.read_csv(results(finished, "tables/table1.csv")).set_index(["model", "method"])
     shown = table.loc[("vit_s", "none")].set_index("column").loc["c", "value"]
-    assert 100 * shown == pytest.approx(expected)
+    assert shown == pytest.approx(expected, abs=0.006)  # per cent, two decimals
 
 
 def test_a_changed_checkpoint_is_read_again(finished):
