@@ -46,15 +46,15 @@ def test_retries_are_in_profiles_alone():
 
 
 def test_every_job_says_what_it_needs():
+    """A number, or the plan's (whose numbers tests/unit/test_planning.py looks at)."""
     for name, text in rules().items():
         if name in TARGETS:
             continue
-        asked = dict(re.findall(r"^        (mem_mb|runtime|gpu)=(\d+),", text, flags=re.M))
-        assert 500 <= int(asked["mem_mb"]) <= 16000, name
-        assert 10 <= int(asked["runtime"]) <= 1440, name
-        assert int(asked.get("gpu", 1)) == 1, name
+        asked = dict(re.findall(r"^        (mem_mb|runtime|gpu)=(\w+)", text, flags=re.M))
+        assert asked["mem_mb"] == "memory" or 500 <= int(asked["mem_mb"]) <= 16000, name
+        assert asked["runtime"] == "minutes" or 10 <= int(asked["runtime"]) <= 1440, name
         assert re.search(r"^    threads: \S+", text, flags=re.M), name
-        if "gpu" in asked:  # hours at the paper's scale
+        if "gpu" in asked and asked["runtime"] != "minutes":  # hours at the paper's scale
             assert int(asked["runtime"]) >= 60, name
 
 
