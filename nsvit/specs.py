@@ -66,7 +66,7 @@ class ScanSpec(Section):
     def _without_newer_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Keys that say nothing are left out: indices made before there were such keys stay."""
         content = dump(self)
-        for key in ("published", "partial", "damaged"):
+        for key in ("published", "partial", "damaged", "pictures", "corrupt"):
             if content["set"][key] == c.SetConfig.model_fields[key].default:
                 del content["set"][key]
         return content

@@ -61,7 +61,7 @@ def test_a_log_ends_with_how_the_job_ended(tmp_path):
 
 
 def test_only_the_first_process_of_a_job_writes_lines(tmp_path):
-    assert run(tmp_path, "ends", RANK="1") == ""
+    assert run(tmp_path, "ends", RANK="1", WORLD_SIZE="2") == ""
 
 
 def test_a_long_step_keeps_the_log_fresh(tmp_path, monkeypatch):
