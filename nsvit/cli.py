@@ -68,8 +68,8 @@ log = logging.getLogger("nsvit")
 
 def check_config(args: Args) -> None:
     """Check a configuration file without running anything."""
-    experiment = config.load(args.config)
-    log.info("%s: good, %d runs", args.config, len(experiment.runs()))
+    experiment = config.load(*args.config)
+    log.info("%s: good, %d runs", " + ".join(map(str, args.config)), len(experiment.runs()))
 
 
 def config_schema(args: Args) -> None:
@@ -221,15 +221,20 @@ def parser() -> argparse.ArgumentParser:
         if function is plan:
             _plan_arguments(sub)
     _status_arguments(add(status))
-    add(check_config).add_argument("config", type=Path)
+    add(check_config).add_argument(
+        "config", type=Path, nargs="+", help="the experiment's YAML file, and others on top of it"
+    )
     _about_data(add(check_data), add(fetch_data))
     add(config_schema).add_argument("--out", type=Path, default=Path("config/schema.json"))
     return top
 
 
 def _about_data(check: argparse.ArgumentParser, fetch: argparse.ArgumentParser) -> None:
-    for sub in (check, fetch):
-        sub.add_argument("--config", type=Path, required=True, help="the experiment's YAML file")
+    text = "the experiment's YAML file, and others on top of it"
+    check.add_argument("--config", type=Path, nargs="+", required=True, help=text)
+    # Names of sets follow, so that one file needs the option once more.
+    text = "the experiment's YAML file; again for another on top of it"
+    fetch.add_argument("--config", type=Path, action="append", required=True, help=text)
     check.add_argument(
         "--sample", type=int, default=200, metavar="N", help="pictures to decode of each set"
     )

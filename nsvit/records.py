@@ -31,6 +31,11 @@ COLUMNS = (
     "correct",
 )
 
+#: The texts among the columns of scores.
+TEXTS = ("model", "arm", "condition", "set", "picture")
+#: Of each of them, the texts that occur and their numbers.
+Names = dict[str, dict[str, int]]
+
 #: Rows that are reduced to scores at once.
 CHUNK = 100_000
 
@@ -106,13 +111,40 @@ def read_scores(
 
     if isinstance(records, pd.DataFrame):
         return picture_scores(_finished(records, conditions), normalised=normalised)
+    names: Names = {column: {} for column in TEXTS}
     parts = [
-        picture_scores(frame, normalised=normalised) for frame in read_finished(records, conditions)
+        _numbered(picture_scores(frame, normalised=normalised), names)
+        for frame in read_finished(records, conditions)
     ]
     if not parts:
         named = f" of {', '.join(conditions)}" if conditions is not None else ""
         raise NsvitError(f"no records files{named} were given")
-    return pd.concat(parts, ignore_index=True)
+    whole = pd.concat(parts, ignore_index=True, copy=False)
+    return whole.assign(**{column: _named(whole[column], names[column]) for column in TEXTS})
+
+
+def _numbered(scores: pd.DataFrame, names: Names) -> pd.DataFrame:
+    """Scores with numbers for texts, so that the same picture in many files is named once."""
+    import numpy as np
+    import pandas as pd
+
+    numbers = {}
+    for column, known in names.items():
+        codes, found = pd.factorize(scores[column])
+        places = [known.setdefault(str(name), len(known)) for name in found]
+        numbers[column] = np.array(places, np.int32)[codes]
+    return scores.assign(**numbers)
+
+
+def _named(numbers: pd.Series, names: Mapping[str, int]) -> pd.Categorical:
+    """Numbers as what they stand for; categories are sorted, as `statistics.resample` needs."""
+    import numpy as np
+    import pandas as pd
+
+    texts = sorted(names)
+    places = np.empty(len(names), np.int32)
+    places[[names[text] for text in texts]] = np.arange(len(names))
+    return pd.Categorical.from_codes(places[numbers.to_numpy()], texts)
 
 
 def read_table_scores(records: pd.DataFrame | Paths, spec: TableSpec) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,6 +90,7 @@ def imagenet_augmentation(
     picture. Without `strong` the crop and the flip alone, as in their second script. Differs from
     their code: erasing fills with noise around the mean colour and the result is clipped, so
     pixels stay in [0, 1] (theirs: N(0, 1) in pixel space, METHOD.md section 8, item 24).
+    Posterizing to no bits at all gives black, as with the Pillow of their time.
 
     Args:
         pictures: RGB, any size.
@@ -113,7 +115,7 @@ def imagenet_augmentation(
 def _imagenet_transform(size: tuple[int, int], strong: bool) -> Callable[[Image.Image], Tensor]:
     from timm.data import create_transform
 
-    return create_transform(  # type: ignore[return-value]
+    transform: Any = create_transform(
         (3, *size),
         is_training=True,
         auto_augment="rand-m9-mstd0.5-inc1" if strong else None,
@@ -125,3 +127,21 @@ def _imagenet_transform(size: tuple[int, int], strong: bool) -> Callable[[Image.
         mean=_MEAN,
         std=_STD,
     )
+    for step in transform.transforms:
+        for op in getattr(step, "ops", ()):
+            if op.name.startswith("Posterize"):
+                op.aug_fn = functools.partial(_posterize, op.aug_fn)
+    return transform
+
+
+def _posterize(
+    posterize: Callable[..., Image.Image], picture: Image.Image, bits: int, **options: object
+) -> Image.Image:
+    """Timm's operation, which asks for 0 bits where the magnitude drawn is 10 or more.
+
+    That is one in 44 of the pictures posterized (N(9, 0.5) above 10), one in 660 of all. Earlier
+    versions of Pillow made them black, 13 refuses; here they are black with any of them.
+    """
+    if bits < 1:
+        return Image.new(picture.mode, picture.size)
+    return posterize(picture, bits, **options)

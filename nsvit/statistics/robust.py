@@ -38,8 +38,6 @@ def add_robust(
         NsvitError: a slug is taken, a member is an error, or a member lacks pictures of another
             that the configuration does not leave out.
     """
-    import pandas as pd
-
     taken = {str(name) for name in scores["condition"].unique()}
     parts = [scores]
     for name, members in robust.items():
@@ -53,7 +51,20 @@ def add_robust(
                 where = "{}, {}, seed {}".format(*run)  # type: ignore[misc]
                 keys = dict(zip(RUN, run, strict=True))
                 parts.append(_worst(own, f"robust set {name!r}: {where}", keys, name, images or {}))
-    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else scores.copy()
+    return _joined(parts)
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Scores and those of robust sets; what is categories in the first stays so."""
+    import pandas as pd
+
+    for column in parts[0].columns:
+        if isinstance(parts[0][column].dtype, pd.CategoricalDtype):
+            known = parts[0][column].cat.categories
+            new = {str(name) for part in parts[1:] for name in part[column].unique()} - set(known)
+            kind = pd.CategoricalDtype([*known, *sorted(new)])
+            parts = [part.astype({column: kind}) for part in parts]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _worst(

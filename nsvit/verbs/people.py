@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -19,16 +20,21 @@ def check_data(args: Args) -> None:
     """Check that the sets of a configuration are on disk as published."""
     from nsvit.data import advice, checks
 
-    data = config.load(args.config).data
+    data, named = config.load(*args.config).data, " + ".join(map(str, args.config))
     reports = checks.check(data, None if args.full else args.sample)
     root = Path(data.root)
     if args.json:
         sys.stdout.write(json.dumps(advice.as_json(reports, root), indent=2) + "\n")
     else:
-        sys.stdout.write(advice.as_text(reports, str(args.config), root))
+        sys.stdout.write(advice.as_text(reports, _as_given(args.config), root))
     bad = [report.slug for report in reports if not report.is_good]
     if bad:
-        raise NsvitError(f"sets that {args.config} uses and that are not good: {', '.join(bad)}")
+        raise NsvitError(f"sets that {named} uses and that are not good: {', '.join(bad)}")
+
+
+def _as_given(files: Sequence[Path]) -> str:
+    """Configuration files as `fetch-data` takes them."""
+    return " --config ".join(map(str, files))
 
 
 def fetch_data(args: Args) -> None:
@@ -36,18 +42,20 @@ def fetch_data(args: Args) -> None:
     from nsvit.data import advice, fetch
     from nsvit.data.published import PUBLISHED
 
-    data = config.load(args.config).data
+    data, named = config.load(*args.config).data, " + ".join(map(str, args.config))
     known = {slug: own for slug, own in data.sets.items() if own.published is not None}
     if unknown := [slug for slug in args.sets if slug not in known]:
         raise NsvitError(
-            f"{args.config}: data.sets has no {unknown[0]!r} with a key `published`, only "
+            f"{named}: data.sets has no {unknown[0]!r} with a key `published`, only "
             f"{', '.join(known) or 'none'}"
         )
+    if not known:
+        log.info("%s: no published sets, nothing to fetch", named)
     for slug in args.sets or known:
         own = PUBLISHED[cast("config.PublishedName", known[slug].published)]
         folder = Path(data.root) / known[slug].path
         if own.archives and not args.dry_run:
             fetch.fetch(own, Path(data.root), known[slug].path, keep_archives=args.keep_archives)
         elif not folder.is_dir():
-            text = "\n".join(advice.advice(own, slug, str(args.config)))
+            text = "\n".join(advice.advice(own, slug, _as_given(args.config)))
             sys.stdout.write(f"{slug}  {own.title}, into {folder}\n{text}\n")

@@ -277,6 +277,18 @@ def test_the_verb_says_that_all_is_good(verb):
     assert "c  ImageNet-C" in out and "300 pictures of 2 classes, 200 of them decoded" in out
 
 
+def test_the_verb_takes_a_second_file_on_top(verb, root):
+    root.rename(root.parent / "elsewhere")
+    Path("own.yaml").write_text("data: {root: elsewhere}")
+    assert verb("own.yaml")[0] == 0
+    code, out, err = verb()
+    assert code == 1 and "mini.yaml uses" in err
+    Path("own.yaml").write_text("data: {root: nowhere}")
+    code, out, err = verb("own.yaml")
+    assert code == 1 and "mini.yaml + own.yaml uses" in err and "nowhere/imagenet-a" in out
+    assert "nsvit fetch-data --config mini.yaml --config own.yaml a" in " ".join(out.split())
+
+
 @pytest.mark.parametrize("slug", SETS)
 def test_the_verb_says_what_is_missing_and_where_it_is_had(slug, verb, root):
     (root / FOLDERS[slug]).rename(root / "moved")

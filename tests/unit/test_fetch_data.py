@@ -425,6 +425,13 @@ def test_the_verb_fetches_what_it_can_and_explains_the_rest(run, tmp_path):
     assert code == 0 and "there already" in err and out == ""
 
 
+def test_the_verb_takes_a_second_file_on_top(run, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(f"data: {{root: {tmp_path / 'other'}}}")
+    assert run("--config", str(other), "a")[0] == 0
+    assert (tmp_path / "other/imagenet-a/n01498041/a.jpg").is_file()
+
+
 @pytest.mark.parametrize("slug", ["val", "nowhere"])
 def test_sets_that_are_not_published_are_refused(slug, run):
     code, _, err = run(slug)

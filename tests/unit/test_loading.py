@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from timm.data.auto_augment import RandAugment
 from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import v2
 
@@ -182,6 +184,34 @@ def test_the_imagenet_recipe_is_that_of_the_authors_main_script():
         "RandomHorizontalFlip",
     ]
     assert not any("Erasing" in str(step) or "RandAugment" in str(step) for step in plain)
+
+
+def test_every_operation_of_randaugment_works_at_every_magnitude_that_it_may_draw():
+    (steps,) = [
+        step.ops
+        for step in augment._imagenet_transform((24, 24), True).transforms
+        if isinstance(step, RandAugment)
+    ]
+    assert len(steps) == 15
+    picture = Image.fromarray(noise(24, 24))
+    for op in steps:
+        # Drawn from N(9, 0.5) and cut off at 10; lower ones are as good as never drawn.
+        assert (op.magnitude, op.magnitude_std, op.magnitude_max) == (9, 0.5, None)
+        for magnitude in (0.0, 5.0, *np.arange(7, 10.1, 0.125)):
+            always = copy.copy(op)
+            always.prob, always.magnitude, always.magnitude_std = 1.0, float(magnitude), 0.0
+            result = always(picture)
+            assert result.mode == "RGB" and result.size == picture.size, op.name
+
+
+@pytest.mark.parametrize("bits", [0, 1, 2, 4, 8])
+def test_posterizing_keeps_so_many_bits_none_of_them_too(bits):
+    steps = augment._imagenet_transform((24, 24), True).transforms
+    (op,) = [one for step in steps for one in getattr(step, "ops", ()) if "Poster" in one.name]
+    pixels = noise(24, 24)
+    found = np.asarray(op.aug_fn(Image.fromarray(pixels), bits, **op.kwargs))
+    shift = 8 - bits
+    assert np.array_equal(found, (pixels.astype(int) >> shift << shift).astype(np.uint8))
 
 
 def test_imagenet_augmentation_takes_pictures_of_any_size(tmp_path):

@@ -138,8 +138,8 @@ def test_tables_ask_for_memory_by_the_rows_that_they_read():
     exp = experiment("imagenette")
     costs = planning.Costs(exp)
     table, paired = costs.of_rule("table", "table1"), costs.of_rule("table_paired")
-    rows = 20 * (6 * 3925 + 300 * 75 + 500 + 200)
-    assert paired.host_mb == pytest.approx(1000 + 350 * rows / 1e6)
+    scores, cell = 20 * (6 * 3925 + 300 + 500 + 200), 300 * 75
+    assert paired.host_mb == pytest.approx(1000 + (200 * scores + 950 * cell) / 1e6)
     assert table.host_mb == paired.host_mb  # both show every run
 
 
