@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 TIMEOUT = 600.0
 #: In the environment of processes that `launch` started.
 LAUNCHED = "NSVIT_LAUNCHED"
+#: What srun has to know of a job to start a step on all of its nodes.
+_OF_JOB = ("SLURM_JOB_ID", "SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
 def started() -> int:
@@ -239,7 +241,9 @@ def _on_nodes(each: int, nodes: int, command: Sequence[str]) -> None:
     torchrun += [f"--rdzv_endpoint={head}:{port}", "--max_restarts=0", "--no_python"]
     several = [srun, "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
     several += ["--cpu-bind=none", "--kill-on-bad-exit=1"]  # torchrun's processes share a task
-    started = subprocess.Popen([*several, *torchrun, *command])
+    # What SLURM tells a step would bind this one to the same: its node, its one task.
+    told = {n: v for n, v in os.environ.items() if not n.startswith("SLURM_") or n in _OF_JOB}
+    started = subprocess.Popen([*several, *torchrun, *command], env=told)
     try:
         code = started.wait()
     except stopping.Stopped as asked:
