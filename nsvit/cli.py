@@ -214,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
                 metavar="N",
                 help="that compute this together; auto: one per visible GPU (SLURM task on CPUs)",
             )
+            sub.add_argument("--nodes", type=int, help="of the SLURM job; as SLURM says by default")
         if function is report:
             sub.add_argument(
                 "--readme", type=Path, help="where the list of files goes, if anywhere"
@@ -259,15 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A rule's log begins with the command that repeats it.
         sys.stderr.write(shlex.join(["nsvit", *given]) + "\n")
     try:
-        if args.function in GPU_VERBS:
-            devices.claim(getattr(args, "processes", 1))
-        if args.function in SHARED_VERBS and args.processes != "1":
-            batches = read_spec(SHARED_VERBS[args.function], args).batches()
-            if launcher.launch(args.processes, given, batches):
-                return 0
-        living = progress.alive() if is_rule else nullcontext()
-        with living, locks.alone(args.out) if is_rule and args.out else nullcontext():
-            args.function(args)
+        with progress.alive() if is_rule else nullcontext():
+            _run(args, given, is_rule)
     except NsvitError as error:
         log.error("error: %s", error)
         return 1
@@ -278,6 +272,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("%s; what is finished is kept, and the same command goes on", stopped)
         return stopped.code
     return 0
+
+
+def _run(args: Args, given: Sequence[str], is_rule: bool) -> None:
+    """The verb itself, here or in several processes, with GPUs and its output to itself."""
+    shared = args.function in SHARED_VERBS and args.processes != "1"
+    several_nodes = shared and launcher.nodes(args.nodes) > 1
+    if args.function in GPU_VERBS and launcher.started() == 1 and not several_nodes:
+        devices.claim(args.processes if shared else 1)
+    if shared and launcher.started() == 1:
+        batches = read_spec(SHARED_VERBS[args.function], args).batches()
+        with locks.alone(args.out):
+            pass  # waits here, where no other process waits for this one and gives up
+        if launcher.launch(args.processes, given, batches, nodes=args.nodes):
+            return
+    with locks.alone(args.out) if is_rule and args.out else nullcontext():
+        args.function(args)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from nsvit import launcher, runtime, stopping
+from nsvit import launcher, stopping
 from nsvit.errors import NsvitError
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,13 @@ def start() -> None:
         return
     from accelerate import PartialState
 
-    on_cpu = os.environ.get("NSVIT_DEVICE") == "cpu" or not torch.cuda.is_available()
+    named = os.environ.get("NSVIT_DEVICE") or "auto"
+    if named not in ("auto", "cpu", "cuda"):
+        raise NsvitError(
+            f"NSVIT_DEVICE={named}: several processes cannot share one device; unset it, or name "
+            "GPUs in CUDA_VISIBLE_DEVICES"
+        )
+    on_cpu = named == "cpu" or not torch.cuda.is_available()
     own = int(os.environ.get("LOCAL_RANK", "0"))
     if not on_cpu and own >= torch.cuda.device_count():
         raise NsvitError(
@@ -73,8 +79,6 @@ def start() -> None:
             f"{launcher.started()} processes could not join within {limit:g} s (NSVIT_TIMEOUT): "
             f"{str(error).splitlines()[0]}"
         ) from None
-    if not on_cpu and runtime.device().type != "cuda":
-        raise NsvitError("several processes run on GPUs or on CPUs: NSVIT_DEVICE names another")
     log.info("%d processes (%s)", count(), dist.get_backend())
 
 

@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a process waits for the others before it gives up.
 TIMEOUT = 600.0
+#: In the environment of processes that `launch` started.
+LAUNCHED = "NSVIT_LAUNCHED"
+#: What srun has to know of a job to start a step on all of its nodes.
+_OF_JOB = ("SLURM_JOB_ID", "SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
 def started() -> int:
@@ -34,6 +38,11 @@ def started() -> int:
 def started_here() -> int:
     """How many of them run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if started() > 1 else 1
+
+
+def launched() -> bool:
+    """Whether a verb started this process and waits for it; it also says how that ended."""
+    return LAUNCHED in os.environ and started() > 1
 
 
 def is_first() -> bool:
@@ -57,19 +66,31 @@ def timeout() -> float:
     return seconds
 
 
-def wanted(processes: str) -> tuple[int, int]:
+def nodes(given: int | None = None) -> int:
+    """Nodes to start processes on: as given, else all of this SLURM job or step, else this one.
+
+    Raises:
+        NsvitError: not a number above 0.
+    """
+    if given is not None and given < 1:
+        raise NsvitError(f"--nodes {given}: expected a number above 0")
+    return given or int(os.environ.get("SLURM_NNODES") or 1)
+
+
+def wanted(processes: str, given_nodes: int | None = None) -> tuple[int, int]:
     """How many processes to start in all, and on how many nodes.
 
     Args:
         processes: a number, or "auto": one for each GPU that this job sees, on every node; on
             CPUs one for each SLURM task.
+        given_nodes: as of `nodes`.
 
     Raises:
         NsvitError: not a number above 0, or not the same number on each node.
     """
-    nodes = int(os.environ.get("SLURM_NNODES") or 1)
+    there = nodes(given_nodes)
     if processes == "auto":
-        number = _gpus() * nodes or int(os.environ.get("SLURM_NTASKS") or 1)
+        number = _gpus() * there or max(int(os.environ.get("SLURM_NTASKS") or 1), there)
     else:
         try:
             number = int(processes)
@@ -79,12 +100,12 @@ def wanted(processes: str) -> tuple[int, int]:
         raise NsvitError(f"--processes {processes}: expected a number above 0, or auto")
     if number == 1:
         return 1, 1
-    if number % nodes:
+    if number % there:
         raise NsvitError(
-            f"{number} processes cannot be shared equally by the {nodes} nodes of this SLURM job: "
+            f"{number} processes cannot be shared equally by the {there} nodes of this SLURM job: "
             "set machine.processes to a multiple, or to auto"
         )
-    return number, nodes
+    return number, there
 
 
 def _gpus() -> int:
@@ -101,6 +122,7 @@ def launch(
     arguments: Sequence[str],
     batches: Mapping[str, int] | None = None,
     module: str = "nsvit.cli",
+    nodes: int | None = None,
 ) -> bool:
     """Runs a verb in several processes, if it is to be and this is not one of them.
 
@@ -110,6 +132,7 @@ def launch(
         batches: pictures in the global batches that the processes share, by key of the
             configuration; each process needs one at least.
         module: what to run.
+        nodes: of the SLURM job, to start them on; as SLURM says by default.
 
     Returns:
         Whether that was done. If not, the caller goes on itself.
@@ -119,17 +142,21 @@ def launch(
     """
     if started() > 1 or processes == "1":
         return False
-    number, nodes = wanted(processes)
+    number, there = wanted(processes, nodes)
     if number == 1:
         return False
     for key, size in (batches or {}).items():
         refuse_small_batch(number, size, key)
     timeout()
     command = [sys.executable, "-m", module, *arguments]
-    if nodes > 1:
-        _on_nodes(number // nodes, nodes, command)
-    else:
-        _here(number, command)
+    os.environ[LAUNCHED] = "1"
+    try:
+        if there > 1:
+            _on_nodes(number // there, there, command)
+        else:
+            _here(number, command)
+    finally:
+        del os.environ[LAUNCHED]
     return True
 
 
@@ -213,8 +240,10 @@ def _on_nodes(each: int, nodes: int, command: Sequence[str]) -> None:
     torchrun += [f"--nproc_per_node={each}", f"--rdzv_id={job}", "--rdzv_backend=c10d"]
     torchrun += [f"--rdzv_endpoint={head}:{port}", "--max_restarts=0", "--no_python"]
     several = [srun, "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
-    several += ["--kill-on-bad-exit=1"]
-    started = subprocess.Popen([*several, *torchrun, *command])
+    several += ["--cpu-bind=none", "--kill-on-bad-exit=1"]  # torchrun's processes share a task
+    # What SLURM tells a step would bind this one to the same: its node, its one task.
+    told = {n: v for n, v in os.environ.items() if not n.startswith("SLURM_") or n in _OF_JOB}
+    started = subprocess.Popen([*several, *torchrun, *command], env=told)
     try:
         code = started.wait()
     except stopping.Stopped as asked:

@@ -172,14 +172,15 @@ def current_line() -> str | None:
 def alive() -> Iterator[None]:
     """Writes progress into the log meanwhile, keeps its time fresh, and at the end says how it was.
 
-    Does nothing on a terminal. Of several processes of one job only the first writes lines.
+    Does nothing on a terminal. Of several processes of one job only the first writes lines, and
+    whoever started them says how it was.
     """
     if sys.stderr.isatty():
         yield
         return
     begun, over = time.monotonic(), threading.Event()
-    first = launcher.is_first()
-    if first:
+    first, tells = launcher.is_first(), launcher.is_first() and not launcher.launched()
+    if tells:
         _log.info("%s %s", STARTED, _where())
     thread = threading.Thread(target=_tell, args=(over, _log_file(), first), daemon=True)
     thread.start()
@@ -191,7 +192,7 @@ def alive() -> Iterator[None]:
         stage("")
         over.set()
         thread.join(timeout=BEAT_SECONDS)
-        if first:
+        if tells:
             _log.log(level, "%s %s", word, duration(time.monotonic() - begun))
 
 

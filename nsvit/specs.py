@@ -172,14 +172,7 @@ class FinetuneSpec(Shared):
 
     def batches(self) -> dict[str, int]:
         """Training's (of each pass, if there are several) and its noise's."""
-        own = self.finetune
-        found = {"finetune.batch_size": own.batch_size}
-        if own.accumulate > 1:
-            key = "finetune.batch_size / finetune.accumulate"
-            found = {key: own.batch_size // own.accumulate}
-        if self.kind in ("random", "nullspace"):
-            found["finetune.noise.batch_size"] = own.noise.batch_size
-        return found
+        return self.finetune.batches(self.kind)
 
 
 class EvaluateSpec(Shared):

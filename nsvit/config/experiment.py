@@ -71,13 +71,17 @@ class Experiment(Section):
         self._transfer_is_sound()
         for slug, arm in self.arms.items():
             _need(arm.models or (), self.models, f"arms.{slug}.models")
-            self.resolve(slug)
+            self.machine.check_batches(self.resolve(slug).batches(arm.kind))
         for slug, table in self.tables.items():
             self._table_is_sound(slug, table)
         if self.influence:
             _need(self.influence.models, self.models, "influence.models")
+            size = self.influence.noise.batch_size
+            self.machine.check_batches({"influence.noise.batch_size": size})
         if self.lambda_study:
             _need(self.lambda_study.models, self.models, "lambda_study.models")
+            size = self.lambda_study.batch_size
+            self.machine.check_batches({"lambda_study.batch_size": size})
         if self.dynamics:
             self._dynamics_are_sound(self.dynamics)
         return self

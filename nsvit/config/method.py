@@ -135,6 +135,16 @@ class FinetuneConfig(Section):
             )
         return self
 
+    def batches(self, kind: ArmKind) -> dict[str, int]:
+        """Pictures in training's global batch (or a pass of it) and the noise's, by key."""
+        found = {"finetune.batch_size": self.batch_size}
+        if self.accumulate > 1:
+            key = "finetune.batch_size / finetune.accumulate"
+            found = {key: self.batch_size // self.accumulate}
+        if kind in ("random", "nullspace"):
+            found["finetune.noise.batch_size"] = self.noise.batch_size
+        return found
+
     @model_serializer(mode="wrap")
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What is as it always was is left out: runs made before these keys stay valid."""

@@ -11,16 +11,23 @@ from nsvit.planning.schedule import seconds_of
 
 #: Memory is asked for in these steps, so that a small change of settings changes nothing.
 STEP_MB = 500
+#: Rules whose jobs several processes can compute together.
+SHARED_RULES = frozenset(("learn_noise", "lambda_study", "finetune", "evaluate"))
 #: By how much the memory asked for exceeds the estimate.
 SPARE = 1.2
 
 
 def memory_mb(costs: Costs, rule: str, *wildcards: str) -> int:
-    """`mem_mb` of a job: of the host, and where NSVIT_DEVICE=cpu of the device too."""
+    """`mem_mb` of a job: of the host, and where NSVIT_DEVICE=cpu of the device too.
+
+    Each of its processes takes as much as one alone, a bit less as its part of a batch is smaller.
+    """
     cost = costs.of_rule(rule, *wildcards)
     needed = cost.host_mb
     if rule in GPU_RULES and os.environ.get("NSVIT_DEVICE") == "cpu":
         needed += cost.gpu_mb - CUDA_MB
+    if rule in SHARED_RULES:
+        needed *= costs.exp.machine.cores
     return STEP_MB * math.ceil(SPARE * needed / STEP_MB)
 
 

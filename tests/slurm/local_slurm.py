@@ -274,12 +274,15 @@ def _remove(base: Path) -> None:
 
 
 def marked(base: Path) -> list[int]:
-    """The processes of a cluster, jobs included, but for this one and its parents."""
-    sign = f"{MARK}={base}".encode()
+    """The processes of a cluster, jobs included, but for this one and its parents.
+
+    slurmd hands its own environment on to no slurmstepd but for the path of the configuration.
+    """
+    signs = {f"{MARK}={base}".encode(), f"SLURM_CONF={base}/slurm.conf".encode()}
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if sign in path.read_bytes().split(b"\0"):
+            if signs & set(path.read_bytes().split(b"\0")):
                 found.append(int(path.parent.name))
         except OSError:  # it has ended, or is another's
             continue

@@ -498,3 +498,23 @@ def _merged(base: dict, over: dict) -> dict:
     both = base.keys() & over.keys()
     inner = {k: _merged(base[k], over[k]) for k in both if isinstance(base[k], dict)}
     return {**base, **over, **inner}
+
+
+@pytest.mark.parametrize(
+    "key,batch",
+    [
+        ("finetune.batch_size", 4),
+        ("finetune.noise.batch_size", 4),
+        ("influence.noise.batch_size", 4),
+        ("lambda_study.batch_size", 4),
+    ],
+)
+def test_more_processes_than_a_batch_has_pictures_are_refused(raw, key, batch):
+    put(raw, key, batch)
+    raw["machine"] = {"processes": batch}
+    config.validate(raw)
+    raw["machine"] = {"processes": batch + 1}
+    with pytest.raises(NsvitError, match=f"machine.processes: 5 .* cannot share {key}, which is 4"):
+        config.validate(raw)
+    raw["machine"] = {"processes": "auto"}  # known when it runs; then the verb refuses it
+    config.validate(raw)

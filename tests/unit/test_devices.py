@@ -1,5 +1,6 @@
 """Which GPU a job gets: fakes named by CUDA_VISIBLE_DEVICES or by an nvidia-smi of our own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,8 +9,9 @@ import textwrap
 
 import pytest
 
-from nsvit import cli, devices
+from nsvit import cli, devices, launcher
 from nsvit.errors import NsvitError
+from tests.runs import spec
 from tests.workflow.test_rules import rules
 
 LISTING = """\
@@ -225,7 +227,7 @@ def test_verbs_that_take_a_gpu_are_those_whose_rules_ask_for_one():
     assert asking == {cli.verb_name(verb).replace("-", "_") for verb in cli.GPU_VERBS}
 
 
-def test_a_verb_takes_its_gpu_before_it_runs(monkeypatch):
+def test_a_verb_takes_its_gpu_before_it_runs(monkeypatch, tmp_path):
     seen = []
 
     def finetune(args):
@@ -236,5 +238,32 @@ def test_a_verb_takes_its_gpu_before_it_runs(monkeypatch):
     monkeypatch.setattr(cli, "SPECLESS", {finetune})
     monkeypatch.setattr(cli, "GPU_VERBS", {finetune})
     monkeypatch.setattr(devices, "claim", seen.append)
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["finetune", "--out", "x"]) == 0
     assert seen == [1, "ran"]
+
+
+@pytest.mark.parametrize(
+    "environment,options,held",
+    [
+        ({}, ("--processes", "2"), ["2"]),
+        ({}, ("--processes", "2", "--nodes", "1"), ["2"]),
+        ({"SLURM_NNODES": "2"}, ("--processes", "4"), []),  # names of another node's GPUs
+        ({}, ("--processes", "4", "--nodes", "2"), []),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, (), []),  # torchrun by hand
+    ],
+)
+def test_several_processes_take_their_gpus_once(monkeypatch, tmp_path, environment, options, held):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_NNODES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    monkeypatch.setattr(devices, "claim", seen.append)
+    monkeypatch.setattr(launcher, "launch", lambda *_, **__: True)
+    monkeypatch.setattr(cli, "read_spec", lambda *_: spec("plain"))
+    monkeypatch.setattr("nsvit.runtime.prepare", lambda *_: sys.exit(0))
+    command = ["finetune", "--spec", "{}", "--model", "m", "--index", "i"]
+    with contextlib.suppress(SystemExit):
+        cli.main([*command, "--out", str(tmp_path / "history.json"), *options])
+    assert seen == held

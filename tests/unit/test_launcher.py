@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nsvit import cli, launcher
 from nsvit.errors import NsvitError
+from tests.checkout import ROOT
 from tests.runs import spec
 
 
@@ -45,6 +48,9 @@ def test_auto_takes_every_visible_gpu_on_every_node(monkeypatch: pytest.MonkeyPa
     assert launcher.wanted("auto") == (4, 1)
     monkeypatch.setenv("SLURM_NNODES", "2")
     assert launcher.wanted("auto") == (8, 2)
+    assert launcher.wanted("auto", 1) == (4, 1)  # a rule's jobs have a node each unless told
+    monkeypatch.delenv("SLURM_NNODES")
+    assert launcher.wanted("auto", 3) == (12, 3)
     monkeypatch.setenv("NSVIT_DEVICE", "cpu")
     assert launcher.wanted("auto") == (1, 1)
 
@@ -59,6 +65,25 @@ def test_processes_that_nodes_cannot_share_are_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("SLURM_NNODES", "2")
     with pytest.raises(NsvitError, match="3 processes cannot be shared equally by the 2 nodes"):
         launcher.launch("3", [])
+
+
+def test_no_number_of_nodes_is_refused() -> None:
+    with pytest.raises(NsvitError, match="--nodes 0: expected a number above 0"):
+        launcher.launch("2", [], nodes=0)
+
+
+def test_what_is_refused_ends_the_log_as_a_failed_job(tmp_path: Path) -> None:
+    """Also before any process starts: `nsvit status` must not take it for one that runs."""
+    arguments = ["finetune", "--spec", spec("plain").model_dump_json()]
+    arguments += ["--model", "m", "--index", "i", "--out", str(tmp_path / "history.json")]
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        command = [sys.executable, "-m", "nsvit.cli", *arguments, "--processes", "999"]
+        done = subprocess.run(command, stderr=errors, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    lines = log.read_text().splitlines()
+    assert lines[0].startswith("nsvit finetune ") and "nsvit: started on " in lines[1]
+    assert "nsvit: failed after" in lines[-2] and "999 processes, but" in lines[-1]
 
 
 def test_one_of_several_launches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

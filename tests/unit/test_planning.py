@@ -129,6 +129,12 @@ def test_the_rules_ask_for_what_the_plan_says(monkeypatch):
     added = large.of_rule(*run).gpu_mb - 2000
     assert planning.memory_mb(large, *run) == pytest.approx(on_gpu + 1.2 * added, abs=1000)
     assert planning.memory_mb(small, *run) < 2500
+    alone, table = planning.memory_mb(small, *run), planning.memory_mb(small, "table_claims")
+    several = planning.Costs(
+        small.exp.model_copy(update={"machine": config.MachineConfig(processes=3)})
+    )
+    assert planning.memory_mb(several, *run) == pytest.approx(3 * alone, abs=1500)
+    assert planning.memory_mb(several, "table_claims") == table
     monkeypatch.setenv("NSVIT_TFLOPS", "fast")
     with pytest.raises(NsvitError, match="NSVIT_TFLOPS=fast"):
         planning.minutes(small, *run)

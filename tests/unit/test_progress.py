@@ -64,6 +64,14 @@ def test_only_the_first_process_of_a_job_writes_lines(tmp_path):
     assert run(tmp_path, "ends", RANK="1", WORLD_SIZE="2") == ""
 
 
+def test_of_processes_that_a_verb_started_it_says_itself_how_they_ended(tmp_path):
+    """Else a log would begin and end twice, or not at all where the first process was killed."""
+    several = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    assert re.search(r"started on[^\0]*finished in", run(tmp_path, "ends", **several))
+    text = run(tmp_path, "ends", **several, NSVIT_LAUNCHED="1")
+    assert "noise: " in text and not re.search(r"started on|finished in", text)
+
+
 def test_a_long_step_keeps_the_log_fresh(tmp_path, monkeypatch):
     """The thread touches the file even where nothing loops and nothing is written."""
     log = tmp_path / "job.log"

@@ -15,7 +15,7 @@ wildcard_constraints:
     part="all|seed[0-9]+",
 
 
-# Of a job that several processes may compute together.
+# And GPUs, of a job that several processes may compute together; one each.
 CORES = exp.machine.cores
 
 

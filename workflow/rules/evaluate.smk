@@ -18,7 +18,8 @@ rule evaluate:
     resources:
         mem_mb=memory("evaluate", "model", "arm", "job", "part"),
         runtime=minutes("evaluate", "model", "arm", "job", "part"),
-        gpu=1,
+        gpu=CORES,
+        nodes=1,
         processes=exp.machine.processes,
     params:
         spec=spec(specs.evaluate, "model", "arm", "job", "part"),
@@ -26,7 +27,7 @@ rule evaluate:
     shell:
         "nsvit evaluate --spec {params.spec:q} --models {input.models:q}"
         " --indices {input.indices:q} --out {output:q} --threads {threads}"
-        " --processes {resources.processes} > {log:q} 2>&1"
+        " --processes {resources.processes} --nodes {resources.nodes} > {log:q} 2>&1"
 
 
 # Every round of a run on subsets, for the figure only: no round is ever chosen by it.

@@ -18,7 +18,8 @@ rule finetune:
     resources:
         mem_mb=memory("finetune", "model", "arm", "seed"),
         runtime=minutes("finetune", "model", "arm", "seed"),
-        gpu=1,
+        gpu=CORES,
+        nodes=1,
         processes=exp.machine.processes,
     params:
         spec=spec(specs.finetune, "model", "arm", "seed"),
@@ -26,4 +27,4 @@ rule finetune:
     shell:
         "nsvit finetune --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
         " --out {output.history:q} --threads {threads}"
-        " --processes {resources.processes} > {log:q} 2>&1"
+        " --processes {resources.processes} --nodes {resources.nodes} > {log:q} 2>&1"

@@ -18,7 +18,8 @@ rule learn_noise:
     resources:
         mem_mb=memory("learn_noise", "model"),
         runtime=minutes("learn_noise", "model"),
-        gpu=1,
+        gpu=CORES,
+        nodes=1,
         processes=exp.machine.processes,
     params:
         spec=spec(specs.learn_noise, "model"),
@@ -26,7 +27,7 @@ rule learn_noise:
     shell:
         "nsvit learn-noise --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
         " --out {output:q} --threads {threads}"
-        " --processes {resources.processes} > {log:q} 2>&1"
+        " --processes {resources.processes} --nodes {resources.nodes} > {log:q} 2>&1"
 
 
 rule influence:

@@ -20,7 +20,8 @@ rule lambda_study:
     resources:
         mem_mb=memory("lambda_study", "model"),
         runtime=minutes("lambda_study", "model"),
-        gpu=1,
+        gpu=CORES,
+        nodes=1,
         processes=exp.machine.processes,
     params:
         spec=spec(specs.lambda_study, "model"),
@@ -28,4 +29,4 @@ rule lambda_study:
     shell:
         "nsvit lambda-study --spec {params.spec:q} --model {input.model:q} --index {input.index:q}"
         " --closure {output.closure:q} --out {output.study:q} --threads {threads}"
-        " --processes {resources.processes} > {log:q} 2>&1"
+        " --processes {resources.processes} --nodes {resources.nodes} > {log:q} 2>&1"
