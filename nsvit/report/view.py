@@ -122,7 +122,7 @@ def look(results: Path, page_folder: Path, evidence: Evidence) -> View:
     found = facts.gather(name, plan, evidence)
     doubts = _doubts(evidence)
     view = View(name, found, chapters, sheets, plan.sheet_caption, (), doubts, evidence)
-    return replace(view, gaps=(*problems, *evidence.damaged, *_gaps(view)))
+    return replace(view, gaps=(*problems, *evidence.damaged, *_gaps(view, results)))
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _doubts(evidence: Evidence) -> dict[str, tuple[Doubt, ...]]:
     return {check: tuple(found) for check, found in by_check.items()}
 
 
-def _gaps(view: View) -> list[Problem]:
+def _gaps(view: View, results: Path) -> list[Problem]:
     """Entries that are not there, cells that tables say are missing, and what they leave out."""
     found = []
     left_out: dict[str, list[str]] = {}
@@ -239,6 +239,6 @@ def _gaps(view: View) -> list[Problem]:
             elif note.startswith(LEFT_OUT):
                 left_out.setdefault(note.removeprefix(LEFT_OUT), []).append(entry.title)
     for note, titles in left_out.items():
-        path, _, text = note.partition(": ")
+        path, _, text = _below(note, results).partition(": ")
         found.append(Problem(path, f"{text or 'left out.'} Left out of: {'; '.join(titles)}."))
     return found

@@ -649,7 +649,7 @@ def test_the_verbs_make_tables_without_what_is_damaged_and_say_so(
     assert "- Left out: " in text and "half.parquet: damaged" in text
     assert "Left out: " in (tmp_path / "t.tex").read_text()
     assert rows_of(text, "Clean")[0][2] == "missing"
-    made = pd.read_csv(tmp_path / "t.csv")
+    made = pd.read_csv(tmp_path / "t.csv").fillna({"minus": ""})
     own = cell(made, "vit_s", "plain", "clean")
     assert own["value"] == cell(frame, "vit_s", "plain", "clean")["value"]
     with pytest.raises(NsvitError, match=r"half\.parquet: damaged"):
