@@ -189,6 +189,7 @@ class Listed:
         set: the slug of its pictures.
         attacked: whether the condition has an attack.
         restricted: whether predictions are among the set's own classes.
+        rows: how many records it holds.
     """
 
     path: Path
@@ -197,6 +198,7 @@ class Listed:
     set: str
     attacked: bool
     restricted: bool
+    rows: int
 
 
 def write_manifest(
@@ -240,8 +242,15 @@ def _sidecar(cell: Path) -> tuple[dict[str, Any], int]:
         return json.loads(file.schema_arrow.metadata[b"nsvit"]), file.metadata.num_rows
 
 
-def read_manifest(path: str | Path) -> tuple[list[Listed], list[str]]:
+def read_manifest(
+    path: str | Path, lost: list[str] | None = None
+) -> tuple[list[Listed], list[str]]:
     """The cells that a manifest lists, and its doubts.
+
+    Args:
+        path: the manifest.
+        lost: takes a text for each cell that cannot be used, which is then left out; if not
+            given such a cell is an error.
 
     Raises:
         NsvitError: the manifest is missing, damaged or of another kind; a cell is missing or is
@@ -250,15 +259,27 @@ def read_manifest(path: str | Path) -> tuple[list[Listed], list[str]]:
     path = Path(path)
     content = artifacts.read_json(path)
     artifacts.check_kind(content, "manifest", path)
-    for row in content["cells"]:
-        cell = path.parent / row["path"]
-        if not cell.is_file() or artifacts.sha256(cell) != row["sha256"]:
-            what = "is not the file that was listed" if cell.is_file() else "is missing"
-            raise NsvitError(
-                f"{cell}: {what} in {path}; delete {path} and run again: only cells that are "
-                "missing or damaged are computed"
-            )
-    return _listed(path, content), list(content["doubts"])
+    found = []
+    for row, cell in zip(content["cells"], _listed(path, content), strict=True):
+        trouble = _trouble(cell.path, row["sha256"], path)
+        if trouble and lost is None:
+            raise NsvitError(trouble)
+        if trouble and lost is not None:
+            lost.append(trouble)
+        else:
+            found.append(cell)
+    return found, list(content["doubts"])
+
+
+def _trouble(cell: Path, sha256: str, manifest: Path) -> str:
+    """Why a cell is not the one that a manifest lists; "" if it is."""
+    if cell.is_file() and artifacts.sha256(cell) == sha256:
+        return ""
+    what = "is not the file that was listed" if cell.is_file() else "is missing"
+    return (
+        f"{cell}: {what} in {manifest}; delete {manifest} and run again: only cells that are "
+        "missing or damaged are computed"
+    )
 
 
 def _listed(path: Path, content: Mapping[str, Any]) -> list[Listed]:
@@ -269,7 +290,8 @@ def _listed(path: Path, content: Mapping[str, Any]) -> list[Listed]:
         run = (spec["model"], spec["arm"], int(row["seed"]))
         cell = path.parent / row["path"]
         attacked, condition = own["attack"] is not None, row["condition"]
-        found.append(Listed(cell, run, condition, own["set"], attacked, own["restricted"]))
+        about = condition, own["set"], attacked, own["restricted"], int(row["rows"])
+        found.append(Listed(cell, run, *about))
     return found
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsvit import artifacts, cells
 from nsvit.errors import NsvitError
 from nsvit.statistics import add_robust, picture_scores
+from nsvit.statistics.checks import Doubt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
     from nsvit.config import ConditionConfig
     from nsvit.specs import TableSpec
+
+log = logging.getLogger(__name__)
 
 #: What every table and figure is made from.
 COLUMNS = (
@@ -39,7 +44,8 @@ Names = dict[str, dict[str, int]]
 #: Rows that are reduced to scores at once.
 CHUNK = 100_000
 
-Paths = Sequence[str | Path]
+#: Files of records, manifests, which stand for their cells, or cells that `usable` found.
+Paths = Sequence[str | Path | cells.Listed]
 
 
 def read_records(
@@ -204,7 +210,7 @@ def _finished(frame: pd.DataFrame, conditions: Collection[str] | None) -> pd.Dat
     return frame[wanted]
 
 
-def read_doubts(paths: Paths) -> list[str]:
+def read_doubts(paths: Sequence[str | Path]) -> list[str]:
     """Reasons to distrust records: those found when they were made, and from comparing them.
 
     Attacks on one run are compared across manifests too, since an attack may have a job of its
@@ -217,28 +223,124 @@ def read_doubts(paths: Paths) -> list[str]:
         NsvitError: as `read_records`.
     """
     found: list[str] = []
-    runs: dict[tuple[str, str, int], dict[Path, list[cells.Listed]]] = {}
+    manifests: dict[Path, list[cells.Listed]] = {}
     for path in map(Path, paths):
-        if path.suffix != ".json":
-            found += artifacts.read_parquet(path, "records", ["round"])[1].get("doubts", [])
-            continue
-        listed, doubts = cells.read_manifest(path)
+        if path.suffix == ".json":
+            manifests[path], doubts = cells.read_manifest(path)
+        else:
+            doubts = artifacts.read_parquet(path, "records", ["round"])[1].get("doubts", [])
         found += doubts
+    return list(dict.fromkeys([*found, *_across(manifests)]))
+
+
+def _across(manifests: Mapping[Path, Sequence[cells.Listed]]) -> Iterator[str]:
+    """Doubts from comparing the cells of a run that different manifests list."""
+    runs: dict[tuple[str, str, int], dict[Path, list[cells.Listed]]] = {}
+    for path, listed in manifests.items():
         for cell in listed:
             runs.setdefault(cell.run, {}).setdefault(path, []).append(cell)
-    for manifests in runs.values():
-        if len(manifests) > 1:  # within one, they were compared when it was written
-            found += cells.compare(cell for own in manifests.values() for cell in own)
-    return list(dict.fromkeys(found))
+    for own in runs.values():
+        if len(own) > 1:  # within one, they were compared when it was written
+            yield from cells.compare(cell for listed in own.values() for cell in listed)
 
 
 def _files(paths: Paths, conditions: Collection[str] | None = None) -> Iterator[Path]:
     """The parquet files behind some paths; of manifests only those of the conditions."""
-    for path in map(Path, paths):
-        if path.suffix == ".json":
+    for path in paths:
+        if isinstance(path, cells.Listed):
+            listed = [path]
+        elif Path(path).suffix == ".json":
             listed = cells.read_manifest(path)[0]
-            yield from (
-                cell.path for cell in listed if conditions is None or cell.condition in conditions
-            )
         else:
-            yield path
+            yield Path(path)
+            continue
+        yield from (one.path for one in listed if conditions is None or one.condition in conditions)
+
+
+# --- what can be used -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What of some files of records can be used.
+
+    Attributes:
+        paths: cells and single files, for the readers.
+        doubts: of the files, and from comparing them.
+        lost: a text for everything that is left out; it begins with the file or run.
+    """
+
+    paths: tuple[Path | cells.Listed, ...]
+    doubts: tuple[Doubt, ...]
+    lost: tuple[str, ...]
+
+
+def usable(paths: Sequence[str | Path]) -> Usable:
+    """Sorts out what cannot be used, so that one bad cell does not cost a whole table.
+
+    That is: a file that is missing, half-written, of another kind, not the one that its manifest
+    lists, or with a column that no record has; and cells of a condition whose seeds have
+    different numbers of records, as nothing says which of them is right. All is named in the log.
+
+    Args:
+        paths: manifests, or single files of records.
+
+    Raises:
+        NsvitError: nothing can be used.
+    """
+    lost: list[str] = []
+    doubts: list[str] = []
+    manifests: dict[Path, list[cells.Listed]] = {}
+    single = []
+    for path in map(Path, paths):
+        try:
+            if path.suffix == ".json":
+                listed, found = cells.read_manifest(path, lost)
+                manifests[path] = [one for one in listed if _readable(one.path, lost)]
+            else:
+                found = artifacts.read_arrow(path, "records", COLUMNS[:1])[1].get("doubts", [])
+                single += [path] if _readable(path, lost) else []
+            doubts += found
+        except NsvitError as error:
+            lost.append(str(error))
+    whole = _of_one_size([one for listed in manifests.values() for one in listed], lost)
+    for text in lost:
+        log.warning("left out: %s", text)
+    if lost and not (whole or single):
+        raise NsvitError(lost[0])
+    doubts += _across(manifests)
+    parsed = tuple(Doubt.parse(text) for text in dict.fromkeys(doubts))
+    return Usable((*whole, *single), parsed, tuple(lost))
+
+
+def _readable(path: Path, lost: list[str]) -> bool:
+    """Whether a file of records has only columns that records have."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        odd = sorted(set(pq.read_schema(path).names) - set(cells.TYPES))
+    except (pa.ArrowInvalid, OSError) as error:
+        lost.append(f"{path}: damaged ({error}); delete it and run again")
+        return False
+    if odd:
+        lost.append(f"{path}: unknown column {', '.join(odd)}; delete it and run again")
+    return not odd
+
+
+def _of_one_size(listed: Iterable[cells.Listed], lost: list[str]) -> list[cells.Listed]:
+    """The cells without those of a condition whose seeds have different numbers of records."""
+    groups: dict[tuple[str, str, str], list[cells.Listed]] = {}
+    for cell in listed:
+        groups.setdefault((*cell.run[:2], cell.condition), []).append(cell)
+    kept = []
+    for (model, arm, condition), own in groups.items():
+        if len({cell.rows for cell in own}) == 1:
+            kept += own
+            continue
+        sizes = ", ".join(f"seed {cell.run[2]}: {cell.rows}" for cell in own)
+        lost.append(
+            f"{model}, {arm}, {condition}: seeds have different numbers of records ({sizes}); "
+            "evaluate them again with one config"
+        )
+    return kept

@@ -190,8 +190,12 @@ def find_arm(spec: TableSpec, model: str, wanted: Arm) -> str:
     """The slug of an arm of a model.
 
     Raises:
-        NotTested: the configuration has none, or not for this model.
+        NotTested: the paper has no row of that name, the configuration has no such arm, or not
+            for this model.
     """
+    if wanted.paper is not None and wanted.paper not in paper.methods():
+        known = ", ".join(paper.methods())
+        raise NotTested(f"the paper has no row {wanted.paper!r}; it has {known}")
     named = [s for s, arm in spec.arms.items() if wanted.paper and arm.paper == wanted.paper]
     named += [
         s for s, arm in spec.arms.items() if wanted.kind and arm.kind == wanted.kind
@@ -212,8 +216,12 @@ def find_columns(
     """The conditions behind a column of the paper.
 
     Raises:
-        NotTested: there is none that both arms are evaluated under.
+        NotTested: the paper has no such column, or there is no condition that both arms are
+            evaluated under.
     """
+    if column not in (*paper.COLUMNS, AVERAGE):
+        known = ", ".join((*paper.COLUMNS, AVERAGE))
+        raise NotTested(f"the paper has no column {column!r}; it has {known}")
     if column == AVERAGE:
         found = spec.averaged(model, *arms)
         if not found:

@@ -178,9 +178,9 @@ def _moves(norms: NDArray[np.float64]) -> tuple[float, float]:
 
 def _norms(test: Regrowth, evidence: Evidence, model: str) -> list[NDArray[np.float64]]:
     """The norms of the noises of every seed, in the order of rounds."""
+    arm = find_arm(evidence.spec, model, test.row)
     if isinstance(evidence.histories, str):
         raise NotTested(evidence.histories)
-    arm = find_arm(evidence.spec, model, test.row)
     found = []
     for history in evidence.histories:
         made = history["spec"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from nsvit import statistics
 from nsvit.config import ArmKind
 from nsvit.figures.arms import first_of_kind
 from nsvit.figures.style import GREY, NothingToDrawError, new_figure, style
-from nsvit.records import read_finished
+from nsvit.records import Paths, read_finished
 from nsvit.specs import TableSpec
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Change:
     high: float
 
 
-def read_errors(paths: Sequence[str | Path], spec: TableSpec) -> Errors:
+def read_errors(paths: Paths, spec: TableSpec) -> Errors:
     """Corruption errors from records.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from nsvit.figures.style import (
     new_figure,
     style,
 )
-from nsvit.records import read_finished
+from nsvit.records import Paths, read_finished
 from nsvit.specs import TableSpec
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Robustness:
     n: int
 
 
-def read_attacked(paths: Sequence[str | Path], spec: TableSpec) -> pd.DataFrame:
+def read_attacked(paths: Paths, spec: TableSpec) -> pd.DataFrame:
     """Scores per picture under attacks at several radii and without.
 
     Raises:

@@ -1,4 +1,7 @@
-"""The verbs that draw figures: records, tables and sidecars in; svg and png out."""
+"""The verbs that draw figures: records, tables and sidecars in; svg and png out.
+
+Records that cannot be used are named in the log, and what is left is drawn.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,7 @@ def write_closure(table: str | Path, spec: TableSpec, out: str | Path) -> None:
 def write_corruptions(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `figure-corruptions`: changes of corruption errors, from records."""
     try:
-        figure = figure_corruptions(read_errors(paths, spec), spec)
+        figure = figure_corruptions(read_errors(records.usable(paths).paths, spec), spec)
     except NothingToDrawError as error:
         figure = figure_of_text(str(error))
     save(figure, *_forms(out))
@@ -86,7 +89,7 @@ def write_corruptions(paths: Paths, spec: TableSpec, out: str | Path) -> None:
 def write_radius(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `figure-radius`: accuracy against the attack's radius, from records."""
     try:
-        figure = figure_radius(read_attacked(paths, spec), spec)
+        figure = figure_radius(read_attacked(records.usable(paths).paths, spec), spec)
     except NothingToDrawError as error:
         figure = figure_of_text(str(error))
     save(figure, *_forms(out))

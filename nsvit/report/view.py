@@ -18,6 +18,7 @@ from nsvit.report.pictures import Shown
 from nsvit.report.verdicts import Group, read_verdicts
 from nsvit.statistics.checks import Doubt
 from nsvit.tables.accuracy_notes import DOUBTED
+from nsvit.tables.sheet import LEFT_OUT
 
 PLAN = "plan.json"
 _NOTED_GAP = "Missing: "
@@ -121,7 +122,7 @@ def look(results: Path, page_folder: Path, evidence: Evidence) -> View:
     found = facts.gather(name, plan, evidence)
     doubts = _doubts(evidence)
     view = View(name, found, chapters, sheets, plan.sheet_caption, (), doubts, evidence)
-    return replace(view, gaps=(*problems, *evidence.damaged, *_gaps(view)))
+    return replace(view, gaps=(*problems, *evidence.damaged, *_gaps(view, results)))
 
 
 @dataclass(frozen=True)
@@ -224,9 +225,10 @@ def _doubts(evidence: Evidence) -> dict[str, tuple[Doubt, ...]]:
     return {check: tuple(found) for check, found in by_check.items()}
 
 
-def _gaps(view: View) -> list[Problem]:
-    """Entries that are not there, and cells that tables say are missing."""
+def _gaps(view: View, results: Path) -> list[Problem]:
+    """Entries that are not there, cells that tables say are missing, and what they leave out."""
     found = []
+    left_out: dict[str, list[str]] = {}
     for entry in view.entries:
         if entry.gap:
             path, _, text = entry.gap.partition(": ")
@@ -234,4 +236,9 @@ def _gaps(view: View) -> list[Problem]:
         for note in entry.grid.notes if entry.grid else ():
             if note.startswith(_NOTED_GAP):
                 found.append(Problem(entry.title, f"no values for {note.removeprefix(_NOTED_GAP)}"))
+            elif note.startswith(LEFT_OUT):
+                left_out.setdefault(note.removeprefix(LEFT_OUT), []).append(entry.title)
+    for note, titles in left_out.items():
+        path, _, text = _below(note, results).partition(": ")
+        found.append(Problem(path, f"{text or 'left out.'} Left out of: {'; '.join(titles)}."))
     return found

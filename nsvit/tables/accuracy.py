@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsvit import paper, statistics
 from nsvit.errors import NsvitError
-from nsvit.records import images_of, read_scores
+from nsvit.records import Paths, images_of, read_scores
 from nsvit.specs import AccuracySpec
 from nsvit.statistics import Estimate
 from nsvit.statistics.checks import Doubt
@@ -24,7 +23,7 @@ _FINAL = -1
 
 
 def accuracy_table(
-    records: pd.DataFrame | Sequence[str | Path],
+    records: pd.DataFrame | Paths,
     spec: AccuracySpec,
     doubts: Sequence[Doubt] = (),
 ) -> pd.DataFrame:
@@ -78,7 +77,7 @@ def _lines(spec: AccuracySpec) -> Iterator[tuple[str, str, str]]:
         yield from ((model, arm, base) for model, arm in others if (model, base) in runs)
 
 
-def _scores(records: pd.DataFrame | Sequence[str | Path], spec: AccuracySpec) -> pd.DataFrame:
+def _scores(records: pd.DataFrame | Paths, spec: AccuracySpec) -> pd.DataFrame:
     """Scores of the conditions that the table needs, with its robust sets added."""
     normalised = [slug for slug, one in spec.conditions.items() if one.metric == "mce"]
     scores = read_scores(records, normalised=normalised, conditions=list(spec.conditions))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from nsvit import statistics
 from nsvit.config import clean_on
 from nsvit.errors import NsvitError
-from nsvit.records import COLUMNS, read_records
+from nsvit.records import COLUMNS, Paths, read_records
 from nsvit.specs import TableSpec, of_everything
 from nsvit.statistics.checks import Doubt
 from nsvit.tables.accuracy import doubted_cells
@@ -33,7 +32,7 @@ _COLUMNS += ["norm", "distance", "doubts"]
 
 
 def table_attacks(
-    records: pd.DataFrame | Sequence[str | Path], spec: TableSpec, doubts: Sequence[Doubt] = ()
+    records: pd.DataFrame | Paths, spec: TableSpec, doubts: Sequence[Doubt] = ()
 ) -> pd.DataFrame:
     """The share of right pictures that every attack makes wrong, long, in per cent.
 
@@ -106,7 +105,7 @@ class Attacked:
 
 
 def _attacked(
-    records: pd.DataFrame | Sequence[str | Path], spec: TableSpec, pairs: Mapping[str, str]
+    records: pd.DataFrame | Paths, spec: TableSpec, pairs: Mapping[str, str]
 ) -> dict[Row, list[Attacked]]:
     """Every attack on the finished runs, by seed; those without the clean condition left out."""
     import pandas as pd

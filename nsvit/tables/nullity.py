@@ -88,7 +88,7 @@ def nullity_sheet(frame: pd.DataFrame, spec: TableSpec) -> Sheet:
         if len(part)
     ]
     notes = (
-        "Columns: channels x patch height x patch width. Guaranteed: columns - width, the least "
+        "Columns: channels × patch height × patch width. Guaranteed: columns − width, the least "
         "nullity per patch that the shape allows. Rank and nullity: SVD in float64. Per image: "
         "nullity (guaranteed where not measured) times the number of patches.",
         "Change of logits: largest change of any logit under exact nullspace noise in pixels; "

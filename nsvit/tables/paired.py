@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsvit import statistics
 from nsvit.config import ArmKind
 from nsvit.errors import NsvitError
-from nsvit.records import read_table_scores
+from nsvit.records import Paths, read_table_scores
 from nsvit.specs import TableSpec, of_everything
 from nsvit.statistics import Comparison, Resampled
 from nsvit.statistics.checks import Doubt
@@ -37,7 +36,7 @@ UNKNOWN_SPREAD = "one seed, and no arm has several: the spread between seeds is 
 
 
 def table_paired(
-    records: pd.DataFrame | Sequence[str | Path], spec: TableSpec, doubts: Sequence[Doubt] = ()
+    records: pd.DataFrame | Paths, spec: TableSpec, doubts: Sequence[Doubt] = ()
 ) -> pd.DataFrame:
     """Paired differences of every method against `none` and `plain`, long, in points (per cent).
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: A number that is not there; and one that the configuration does not ask for.
 GAP = "–"
 NOT_ASKED = "—"
+#: How a note on a file that had to be left out begins; at most so many of them.
+LEFT_OUT = "Left out: "
+MOST_LOST = 10
 #: Longer LaTeX tables are cut between their parts, where a page may break.
 _ROWS_ON_A_PAGE = 45
 
@@ -231,6 +234,19 @@ def _tex_cell(cell: Cell) -> str:
         # The braces keep LaTeX from reading [..] as the optional length of a line break.
         text = rf"\shortstack{{{text}\\{{\tiny {tex_escape(cell.interval)}}}}}"
     return text + tex_escape(cell.mark)
+
+
+def with_lost(sheet: Sheet, lost: Sequence[str]) -> Sheet:
+    """The table with a note for everything that had to be left out of it.
+
+    Args:
+        sheet: the table.
+        lost: texts of `records.usable`.
+    """
+    notes = [f"{LEFT_OUT}{text}." for text in lost[:MOST_LOST]]
+    if len(lost) > MOST_LOST:
+        notes.append(f"{LEFT_OUT}{len(lost) - MOST_LOST} more; the log of this table names them.")
+    return replace(sheet, notes=(*sheet.notes, *notes))
 
 
 # --- writing --------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""The verbs that make tables: records and sidecars in; csv, markdown and LaTeX out."""
+"""The verbs that make tables: records and sidecars in; csv, markdown and LaTeX out.
+
+Records that cannot be used are named in the log and below the table, which is made from the rest.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsvit import artifacts, claims
-from nsvit.errors import NsvitError
-from nsvit.records import read_doubts
+from nsvit.records import usable
 from nsvit.specs import AccuracySpec, TableSpec
-from nsvit.statistics.checks import Doubt
 from nsvit.tables import accuracy, attacks, cost, influence, nullity, paired, studies, studies_sheet
 from nsvit.tables import claims as claims_table
 from nsvit.tables.accuracy_sheet import accuracy_sheet
-from nsvit.tables.sheet import write
+from nsvit.tables.sheet import with_lost, write
 
 Paths = Sequence[str | Path]
 
@@ -24,23 +25,26 @@ def _forms(out: str | Path) -> list[Path]:
 
 def write_accuracy(records: Paths, spec: AccuracySpec, out: str | Path) -> None:
     """The verb `table`: accuracies from records, doubts marked; the three forms beside `out`."""
-    doubts = [Doubt.parse(stored) for stored in read_doubts(records)]
-    frame = accuracy.accuracy_table(records, spec, doubts)
-    write(frame, accuracy.DECIMALS, accuracy_sheet(frame, spec, doubts), *_forms(out))
+    found = usable(records)
+    frame = accuracy.accuracy_table(found.paths, spec, found.doubts)
+    sheet = with_lost(accuracy_sheet(frame, spec, found.doubts), found.lost)
+    write(frame, accuracy.DECIMALS, sheet, *_forms(out))
 
 
 def write_paired(records: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-paired`: methods against none and plain; the three forms beside `out`."""
-    doubts = [Doubt.parse(stored) for stored in read_doubts(records)]
-    frame = paired.table_paired(records, spec, doubts)
-    write(frame, paired.DECIMALS, paired.paired_sheet(frame, spec, doubts), *_forms(out))
+    found = usable(records)
+    frame = paired.table_paired(found.paths, spec, found.doubts)
+    sheet = with_lost(paired.paired_sheet(frame, spec, found.doubts), found.lost)
+    write(frame, paired.DECIMALS, sheet, *_forms(out))
 
 
 def write_attacks(records: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-attacks`: success of every attack; the three forms beside `out`."""
-    doubts = [Doubt.parse(stored) for stored in read_doubts(records)]
-    frame = attacks.table_attacks(records, spec, doubts)
-    write(frame, attacks.DECIMALS, attacks.attacks_sheet(frame, spec, doubts), *_forms(out))
+    found = usable(records)
+    frame = attacks.table_attacks(found.paths, spec, found.doubts)
+    sheet = with_lost(attacks.attacks_sheet(frame, spec, found.doubts), found.lost)
+    write(frame, attacks.DECIMALS, sheet, *_forms(out))
 
 
 def write_claims(
@@ -58,13 +62,10 @@ def write_claims(
     """
     listed = claims.read_claims(file)
     evidence = claims.gather(spec, records, histories, influences, lambdas)
-    try:
-        doubts = [Doubt.parse(stored) for stored in read_doubts(records)]
-    except NsvitError:  # gather has said so, and tests that need records are not made
-        doubts = []
-    frame = claims_table.with_doubts(claims.judge_claims(listed, evidence), spec, doubts)
-    sheet = claims_table.claims_sheet(frame, spec, doubts)
-    write(frame, claims_table.DECIMALS, sheet, *_forms(out))
+    frame = claims.judge_claims(listed, evidence)
+    frame = claims_table.with_doubts(frame, spec, evidence.doubts)
+    sheet = claims_table.claims_sheet(frame, spec, evidence.doubts)
+    write(frame, claims_table.DECIMALS, with_lost(sheet, evidence.lost), *_forms(out))
 
 
 def write_influence(influences: Paths, spec: TableSpec, out: str | Path) -> None:

@@ -17,6 +17,7 @@ from nsvit.specs import AccuracySpec
 from nsvit.statistics import ALEXNET_ERRORS
 from nsvit.statistics.checks import Doubt
 from nsvit.tables import accuracy, accuracy_notes
+from nsvit.tables.sheet import with_lost
 from tests import synthetic
 
 FGSM = ("clean", "fgsm_1", "fgsm_8")
@@ -633,3 +634,31 @@ def test_robust_sets_need_the_same_pictures(records: pd.DataFrame, spec: Accurac
     cut = mine[mine["condition"] == "fgsm_8"].index[:5]
     with pytest.raises(NsvitError, match=r"(?=.*vit_b)(?=.*'all_fgsm').*pictures"):
         tables.accuracy_table(mine.drop(index=cut), spec)
+
+
+def test_the_verbs_make_tables_without_what_is_damaged_and_say_so(
+    record_paths: list[Path], spec: AccuracySpec, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    half = tmp_path / "half.parquet"
+    lost = next(path for path in record_paths if path.parts[-3:-1] == ("vit_s", "none"))
+    half.write_bytes(lost.read_bytes()[:5000])
+    given = [half if path == lost else path for path in record_paths]
+    tables.write_accuracy(given, spec, tmp_path / "t.csv")
+    text = (tmp_path / "t.md").read_text()
+    assert "- Missing: ViT-S, none (no records)." in text
+    assert "- Left out: " in text and "half.parquet: damaged" in text
+    assert "Left out: " in (tmp_path / "t.tex").read_text()
+    assert rows_of(text, "Clean")[0][2] == "missing"
+    made = pd.read_csv(tmp_path / "t.csv").fillna({"minus": ""})
+    own = cell(made, "vit_s", "plain", "clean")
+    assert own["value"] == cell(frame, "vit_s", "plain", "clean")["value"]
+    with pytest.raises(NsvitError, match=r"half\.parquet: damaged"):
+        tables.write_accuracy([half], spec, tmp_path / "t.csv")
+
+
+def test_many_losses_are_counted(frame: pd.DataFrame, spec: AccuracySpec) -> None:
+    whole = tables.accuracy_sheet(frame, spec)
+    sheet = with_lost(whole, [f"f{i}.parquet: no such file" for i in range(14)])
+    assert sheet.notes[-1] == "Left out: 4 more; the log of this table names them."
+    assert len(sheet.notes) == len(whole.notes) + 11
+    assert with_lost(whole, []) == whole

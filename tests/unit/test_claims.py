@@ -107,8 +107,6 @@ def test_the_papers_claims_are_all_there() -> None:
     ("change", "says"),
     [
         ({"test": {"kind": "better", "contrasts": []}}, "contrasts"),
-        (contrast("better", ["klean"]), "no column 'klean'"),
-        (contrast("better", ["clean"], row={"paper": "N S"}), "no method 'N S'"),
         (contrast("better", ["clean"], row={}), "named by `paper`, `kind` or both"),
         (contrast("equivalent", ["clean"]), "margin"),
         (contrast("better", ["clean"]) | {"verdict": "supported"}, "verdict: no such key"),
@@ -119,6 +117,26 @@ def test_a_malformed_claim_is_named(tmp_path: Path, change: dict, says: str) -> 
     with pytest.raises(NsvitError, match=r"claims\.yaml: .*problem") as caught:
         claims_of(tmp_path, change)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (contrast("better", ["klean"]), "no column 'klean'"),
+        (contrast("better", ["clean"], row={"paper": "N S"}), "no row 'N S'"),
+        ({"test": {"kind": "regrowth", "row": {"paper": "N S"}}}, "no row 'N S'"),
+    ],
+)
+def test_a_claim_about_what_the_paper_lacks_is_named_and_the_others_are_tested(
+    tmp_path: Path, helpful: claims.Evidence, change: dict, says: str
+) -> None:
+    listed = (*claims.read_claims(FILE), *claims_of(tmp_path, change))
+    found = claims.judge_claims(listed, helpful)
+    wrong = found[(found["claim"] == listed[-1].id) & (found["level"] == "test")]
+    assert len(wrong) and wrong["verdict"].eq("not tested").all()
+    assert wrong["reason"].str.contains(says).any()
+    rest = found[found["claim"] != listed[-1].id].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, claims.judge_claims(listed[:-1], helpful))
 
 
 def test_a_malformed_file_is_named(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from nsvit.data.layouts import ImageSet, open_set, write_index
 from nsvit.errors import NsvitError
 from nsvit.evaluation import evaluate
 from nsvit.models import PixelModel, save_local_dir, save_model
-from nsvit.records import read_doubts, read_records, read_scores
+from nsvit.records import read_doubts, read_records, read_scores, usable
 from nsvit.scoring import COLUMNS
 from nsvit.specs import EvaluateSpec, ScanSpec
 from nsvit.statistics import checks
@@ -686,3 +686,73 @@ def test_digests_are_of_what_counts() -> None:
 
 
 FRAME = pd.DataFrame({"path": ["p"], "label": [0], "corruption": [""], "severity": [0]})
+
+
+# --- what can be used -----------------------------------------------------------------------
+
+
+def relist(manifest: Path, name: str) -> None:
+    """Lists a cell as it is now."""
+    content = artifacts.read_json(manifest)
+    for row in content["cells"]:
+        if row["path"] == name:
+            row["sha256"] = artifacts.sha256(manifest.parent / name)
+            row["rows"] = pq.read_metadata(manifest.parent / name).num_rows
+    artifacts.write_json(manifest, content)
+
+
+def lost_in(manifest: Path) -> tuple[set[str], str]:
+    """The cells that can be used, and the one text about what cannot."""
+    found = usable([manifest])
+    left = {f"seed{one.run[2]}/{one.condition}" for one in found.paths}
+    assert len(read_records(found.paths, COLUMNS)) == sum(one.rows for one in found.paths)
+    assert len(found.lost) == 1
+    return left, found.lost[0]
+
+
+CELLS = {f"seed{seed}/{slug}" for seed in (0, 2) for slug in CONDITIONS}
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1")])
+def test_a_lost_cell_is_named_and_the_others_are_used(
+    job: Job, damage: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = job.run()
+    assert usable([manifest]).lost == ()
+    damage(manifest.parent / "seed2/fgsm.parquet")
+    left, text = lost_in(manifest)
+    assert left == CELLS - {"seed2/fgsm"}
+    assert "seed2/fgsm.parquet" in text and "delete" in text and text in caplog.text
+    whole = read_records(usable([manifest]).paths, COLUMNS, conditions=["clean"])
+    assert set(whole["condition"]) == {"clean"} and len(whole) == 40
+
+
+def test_a_cell_with_an_unknown_column_is_named(job: Job) -> None:
+    manifest = job.run()
+    path = manifest.parent / "seed0/clean.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("colour", table["attack"]), path)
+    relist(manifest, "seed0/clean.parquet")
+    left, text = lost_in(manifest)
+    assert left == CELLS - {"seed0/clean"} and "clean.parquet: unknown column colour" in text
+
+
+def test_seeds_with_different_pictures_are_named(job: Job) -> None:
+    manifest = job.run()
+    path = manifest.parent / "seed2/clean.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 15), path)
+    relist(manifest, "seed2/clean.parquet")
+    left, text = lost_in(manifest)
+    assert left == CELLS - {"seed0/clean", "seed2/clean"}
+    assert text.startswith("small, plain, clean: seeds have different") and "seed 2: 15" in text
+
+
+def test_where_nothing_can_be_used_the_first_file_is_named(job: Job, tmp_path: Path) -> None:
+    manifest = job.run()
+    found = usable([manifest, tmp_path / "gone.json", tmp_path / "gone.parquet"])
+    assert len(found.paths) == len(CELLS)
+    assert [text.split(": ")[0] for text in found.lost] == [
+        str(tmp_path / "gone.json"), str(tmp_path / "gone.parquet"),
+    ]  # fmt: skip
+    with pytest.raises(NsvitError, match=r"gone\.json: no such file"):
+        usable([tmp_path / "gone.json", tmp_path / "gone.parquet"])

@@ -209,6 +209,16 @@ def test_missing_files_are_named_and_the_rest_is_made(results: Path) -> None:
     assert "`tables/table1.md`: no such file" in (results / "README.md").read_text()
 
 
+def test_what_tables_left_out_is_named_once(results: Path) -> None:
+    for name in ("table1", "novel"):
+        with (results / f"tables/{name}.md").open("a") as file:
+            file.write("\n- Left out: records/r.parquet: is missing; run again.\n")
+    page = made(results)
+    (line,) = [text for text in page.text("gaps").split("records/")[1:]]
+    assert "r.parquet: is missing; run again. Left out of: " in line and ";" in line
+    assert "81.5" in page.text("table-novel")
+
+
 def test_half_written_files_are_named_and_the_rest_is_made(results: Path) -> None:
     for name in ("records/vit_s/none.parquet", "figures/sheets/val.png"):
         half(results / name)
