@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Collection
 from pathlib import Path
 
+from nsvit.claims import NOT_TESTED
 from nsvit.errors import NsvitError
 from nsvit.report.verdicts import read_verdicts
 
@@ -20,6 +21,7 @@ def ending(results: Path, shown: Collection[str]) -> str:
         results: `results/<experiment>`; what it lacks is left out.
         shown: the configuration's tables of accuracies.
     """
+    why = f"{results}/tables/claims.md"
     where = [
         f"Everything on one page: {results}/report.html",
         f"Which file is what: {results}/README.md",
@@ -30,7 +32,10 @@ def ending(results: Path, shown: Collection[str]) -> str:
     except NsvitError:
         groups = ()
     for group in reversed(groups):
-        lines = [_wrapped(f"{one.verdict:12}  {one.title}", 14) for one in group.claims]
+        tested = [one for one in group.claims if one.verdict != NOT_TESTED]
+        lines = [_wrapped(f"{one.verdict:12}  {one.title}", 14) for one in tested]
+        if left := len(group.claims) - len(tested):
+            lines.append(f"{NOT_TESTED:12}  {left} of {len(group.claims)}: {why} says why")
         parts.insert(0, "\n".join([f"{group.heading}, at this scale:", *lines]))
     table = results / "tables/table1.md"
     if table.stem in shown and table.exists():

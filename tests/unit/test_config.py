@@ -437,8 +437,11 @@ def test_documentation_names_every_key():
 
 def test_the_documented_example_is_valid():
     text = (ROOT / "config/README.md").read_text()
-    example = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.S)[1])
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
+    example, training = (yaml.safe_load(block) for block in blocks[:2])
     assert config.validate(example).runs() == [("mine", "none", 0)]
+    kinds = [arm for _, arm, _ in config.validate({**example, **training}).runs()]
+    assert kinds == ["none", "plain", "plain", "nullspace", "nullspace"]
 
 
 def test_the_overlay_of_strong_attacks_adds_conditions_and_changes_none():

@@ -43,8 +43,10 @@ def test_the_end_of_a_run_fits_a_terminal_and_loses_nothing(results, monkeypatch
     notes = [line for line in told.splitlines() if not line.startswith("|")]
     assert max(map(len, notes)) <= ending.WIDTH
     for group in verdicts.read_verdicts(results / "tables/claims.csv"):
-        for claim in group.claims:
-            assert f"{claim.verdict:12}  {claim.title[:40]}" in told
+        shown = {one.title: f"{one.verdict:12}  {one.title[:40]}" in told for one in group.claims}
+        assert shown == {one.title: one.verdict != "not tested" for one in group.claims}
+        untested = f"not tested    {list(shown.values()).count(False)} of {len(shown)}: one/"
+        assert (untested in told) == (not all(shown.values()))
     assert "# Table 1" not in ending.ending(results, ["table2"])
     for name in ("tables/table1.md", "tables/claims.csv"):
         (results / name).unlink()
