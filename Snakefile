@@ -78,12 +78,10 @@ onstart:
 
 
 onsuccess:
-    table = Path(R, "tables", "table1.md")
-    if "table1" in exp.tables and table.exists():
-        logger.info(
-            f"\n{table.read_text()}\nEverything on one page: {R}/report.html"
-            f"\nWhich file is what: {R}/README.md"
-        )
+    # Late: a second of imports that jobs do not need.
+    from nsvit.report.ending import ending
+
+    logger.info(ending(Path(R), exp.tables))
 
 
 onerror:

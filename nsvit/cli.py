@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from nsvit import config, devices, launcher, locks, progress, runtime, specs, stopping
+from nsvit.config.spelling import meant
 from nsvit.errors import NsvitError
 from nsvit.verbs.overview import status
 from nsvit.verbs.pages import (
@@ -149,6 +151,9 @@ RULE_VERBS: dict[Callable[[Args], None], tuple[str, ...]] = {
 #: Verbs of rules that need to be told nothing, or read it from their inputs.
 SPECLESS: set[Callable[[Args], None]] = {contact_sheet, figure_concept, report}
 
+#: Verbs of rules that people use too.
+FOR_ALL: set[Callable[[Args], None]] = {plan, report}
+
 #: Verbs that several processes can compute together, with what they are told.
 SHARED_VERBS: dict[Callable[[Args], None], type[specs.Shared]] = {
     learn_noise: specs.LearnSpec,
@@ -172,12 +177,25 @@ def verb_name(function: Callable[[Args], None]) -> str:
     return function.__name__.replace("_", "-")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a misspelt verb with the one that was meant; argparse lists all forty."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with 2, as argparse does."""
+        wrong = re.match(r"argument VERB: invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if wrong:
+            known = re.findall(r"[a-z-]+", wrong[2])
+            message = f"no verb {wrong[1]!r}{meant(wrong[1], known)}; nsvit --help lists them all"
+        super().error(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="nsvit",
         description="Approximate nullspace augmented finetuning: the verbs behind the workflow. "
-        "Most people run `snakemake --cores all`; a rule's log shows its verb's full command.",
+        "Most people run `snakemake --cores all`; a rule's log shows its verb's full command. "
+        "The first verbs are for people, the others for rules.",
     )
     top.add_argument("--verbose", action="store_true", help="log details")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
@@ -188,7 +206,13 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function, is_rule=False)
         return sub
 
-    for function, paths in RULE_VERBS.items():
+    _status_arguments(add(status))
+    add(check_config).add_argument(
+        "config", type=Path, nargs="+", help="the file, and overlays on top of it"
+    )
+    _about_data(add(check_data), add(fetch_data))
+    add(config_schema).add_argument("--out", type=Path, default=Path("config/schema.json"))
+    for function, paths in sorted(RULE_VERBS.items(), key=lambda verb: verb[0] not in FOR_ALL):
         sub = add(function)
         sub.set_defaults(is_rule=function is not plan)
         if function not in SPECLESS:
@@ -221,12 +245,6 @@ def parser() -> argparse.ArgumentParser:
             )
         if function is plan:
             _plan_arguments(sub)
-    _status_arguments(add(status))
-    add(check_config).add_argument(
-        "config", type=Path, nargs="+", help="the experiment's YAML file, and others on top of it"
-    )
-    _about_data(add(check_data), add(fetch_data))
-    add(config_schema).add_argument("--out", type=Path, default=Path("config/schema.json"))
     return top
 
 

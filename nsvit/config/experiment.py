@@ -30,6 +30,7 @@ from nsvit.config.evaluation import (
 from nsvit.config.machine import MachineConfig
 from nsvit.config.method import ArmConfig, FinetuneConfig
 from nsvit.config.models import ModelConfig, PretrainConfig
+from nsvit.config.spelling import keys_at, meant
 from nsvit.config.studies import LambdaConfig
 from nsvit.errors import NsvitError
 
@@ -299,7 +300,9 @@ def describe(error: ValidationError, source: str) -> str:
         key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = "no such key; config/README.md lists them all"
+            *place, word = problem["loc"]
+            known = keys_at(Experiment.model_json_schema(), place, error.title)
+            message = f"no such key{meant(str(word), known)}; config/README.md lists them all"
         if problem["type"] == "string_pattern_mismatch":
             message = "a slug is lower-case letters, digits and _, starting with a letter"
         value = json.dumps(problem["input"], default=str)

@@ -32,6 +32,32 @@ def test_a_bad_config_is_named(capsys, tmp_path):
     assert "bad.yaml" in err and "lower-case" in err
 
 
+def test_overlays_are_checked_on_top(capsys, tmp_path):
+    bad = tmp_path / "over.yaml"
+    bad.write_text("finetune: {lrr: 1}\n")
+    assert run(capsys, "check-config", ROOT / "config/smoke.yaml")[0] == 0
+    code, err = run(capsys, "check-config", ROOT / "config/smoke.yaml", bad)
+    assert code == 1
+    assert "smoke.yaml + " in err and "finetune.lrr: no such key (did you mean lr" in err
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("stats", "did you mean status?"),
+        ("check_config", "did you mean check-config?"),
+        ("fine-tune", "did you mean finetune?"),
+        ("zzz", "no verb 'zzz'; nsvit --help"),
+    ],
+)
+def test_a_misspelt_verb_is_answered_with_the_right_one(capsys, typed, says):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([typed])
+    err = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert says in err and "choose from" not in err
+
+
 def prepare(capsys, tmp_path, **model) -> tuple[int, str]:
     index = image_tree(tmp_path / "pictures", per_class=1, classes=3)
     path = write_index(tmp_path, index)

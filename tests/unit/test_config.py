@@ -106,6 +106,33 @@ def test_bad_values_are_refused_by_name(raw, key, value, says):
     assert str(caught.value).startswith("my.yaml")
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("modelz", "models"),
+        ("finetune.ruonds", "rounds"),
+        ("finetune.noise.epsilonn", "epsilon"),
+        ("models.vit_s.lable", "label"),
+        ("data.sets.val.pth", "path"),
+        ("data.menagerie.counts.stylised", "stylized"),
+        ("evaluate.conditions.fgsm_1.attack.raduis", "radius"),
+        ("arms.nullspace.overrides", "early_stop"),
+    ],
+)
+def test_a_misspelt_key_is_answered_with_the_right_one(raw, key, meant):
+    overrides = key.endswith("overrides")
+    put(raw, key, {"noise": {"earlystop": False}} if overrides else 1)
+    with pytest.raises(NsvitError, match=rf"no such key \(did you mean {meant}\?\)"):
+        config.validate(raw)
+
+
+@pytest.mark.parametrize("key", ["finetune.zzz", "finetune.resamples", "influence.label"])
+def test_a_key_of_another_section_is_not_suggested(raw, key):
+    put(raw, key, 1)
+    with pytest.raises(NsvitError, match="no such key; config/README"):
+        config.validate(raw)
+
+
 def test_robust_sets_are_over_clean_pictures_and_the_same_classes(raw):
     fgsm = raw["evaluate"]["conditions"]["fgsm_1"]
     raw["evaluate"]["conditions"]["fgsm_9"] = {**fgsm, "restricted": False}
@@ -410,8 +437,11 @@ def test_documentation_names_every_key():
 
 def test_the_documented_example_is_valid():
     text = (ROOT / "config/README.md").read_text()
-    example = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.S)[1])
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
+    example, training = (yaml.safe_load(block) for block in blocks[:2])
     assert config.validate(example).runs() == [("mine", "none", 0)]
+    kinds = [arm for _, arm, _ in config.validate({**example, **training}).runs()]
+    assert kinds == ["none", "plain", "plain", "nullspace", "nullspace"]
 
 
 def test_the_overlay_of_strong_attacks_adds_conditions_and_changes_none():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nsvit import artifacts, claims, cli, report, tables
 from nsvit.errors import NsvitError
-from nsvit.report import contents, facts, folder, verdicts
+from nsvit.report import contents, ending, facts, folder, verdicts
 from tests import synthetic
 from tests.results import CLAIMS, Page, write_results
 
@@ -32,6 +32,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(finished: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(finished, tmp_path / "one"))
+
+
+def test_the_end_of_a_run_fits_a_terminal_and_loses_nothing(results, monkeypatch):
+    monkeypatch.chdir(results.parent)
+    results = Path(results.name)
+    told = ending.ending(results, ["table1"])
+    table = (results / "tables/table1.md").read_text()
+    assert told.split() == table.split() + told.split()[len(table.split()) :]
+    notes = [line for line in told.splitlines() if not line.startswith("|")]
+    assert max(map(len, notes)) <= ending.WIDTH
+    for group in verdicts.read_verdicts(results / "tables/claims.csv"):
+        shown = {one.title: f"{one.verdict:12}  {one.title[:40]}" in told for one in group.claims}
+        assert shown == {one.title: one.verdict != "not tested" for one in group.claims}
+        untested = f"not tested    {list(shown.values()).count(False)} of {len(shown)}: one/"
+        assert (untested in told) == (not all(shown.values()))
+    assert "# Table 1" not in ending.ending(results, ["table2"])
+    for name in ("tables/table1.md", "tables/claims.csv"):
+        (results / name).unlink()
+    assert ending.ending(results, ["table1"]).startswith(
+        "\nEverything on one page: one/report.html"
+    )
 
 
 def made(results: Path) -> Page:
