@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = parser().parse_args(arguments)
     runtime.setup_logging()
+    logging.getLogger("nsvit").setLevel(logging.ERROR)  # steps that never meet epsilon, and doubts
     runtime.prepare(args.threads)
     args.repeats = 1 if args.quick else args.repeats
     settings = {name: getattr(args, name) for name in ("repeats", "pictures", "large", "quick")}

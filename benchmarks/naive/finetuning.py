@@ -75,7 +75,7 @@ def train(
         optimizer.zero_grad()
         (first + then).backward()
         optimizer.step()
-        summed += torch.tensor([float(first), float(then)])
+        summed += torch.stack([first.detach(), then.detach()]).cpu()
         steps = step + 1
     return Losses(*(summed / steps).tolist())
 

@@ -75,7 +75,8 @@ def learn_noise(
         with torch.no_grad():
             clean = forward(model, images)
         noisy = forward(model, images, noise, block)
-        moved = float((clean.softmax(1) - noisy.softmax(1)).square().sum(1).mean())
+        gap = clean.softmax(1) - noisy.detach().softmax(1)
+        moved = float(gap.square().sum(1).mean())
         if moved < epsilon:
             break
         loss = (noisy - clean).square().sum(1).mean()
