@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     it = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     it.add_argument("--stage", action="append", choices=STAGES, help="only this one; repeatable")
     it.add_argument("--case", default="", help="only those whose name holds this; writes nothing")
-    it.add_argument("--repeats", type=int, default=5, help="at most")
+    it.add_argument("--repeats", type=int, default=3, help="at most")
     it.add_argument("--pictures", type=int, default=32, help="of each case; some use less")
     it.add_argument("--threads", type=int, default=1, help="torch's")
     it.add_argument("--large", action="store_true", help="also ViT-B/16 at 224 pixels; minutes")

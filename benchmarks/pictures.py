@@ -21,7 +21,7 @@ LIBRARY, OURS = "imagecorruptions", "nsvit"
 
 def cases(args: argparse.Namespace) -> list[Case]:
     """Every case of the stage."""
-    wide = [] if args.quick else [sweep(224)]
+    wide = [sweep(224)] if args.large else []
     return [sweep(48), *wide, *(rendering(kind, 48) for kind in ("train", "stylized"))]
 
 

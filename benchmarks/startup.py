@@ -71,7 +71,7 @@ def case(name: str, verbs: list[Callable[..., None]], torch: bool) -> Case:
         check,
         unit="start",
         clock="wall",
-        repeats=0 if torch else 2,
+        repeats=0 if torch else 1,
         limits={} if torch else dict.fromkeys(sides, LIMIT),
     )
 

@@ -118,6 +118,12 @@ def drawn_set(root: Path, count: int, size: int, kind: str = "val") -> ImageSet:
     return image_set(kind, root, cells)
 
 
+def drawn_pixels(count: int, size: int) -> Tensor:
+    """(count, 3, size, size) in [0, 1]: training pictures of the embedded benchmark."""
+    shown = np.stack([picture(7, "train", index, size) for index in range(count)])
+    return torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255
+
+
 def image_set(name: str, root: Path, rows: Sequence[tuple[str, int, str, int]]) -> ImageSet:
     """A set of files: path, label, corruption and severity of each."""
     frame = pd.DataFrame(rows, columns=["path", "label", "corruption", "severity"])
