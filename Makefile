@@ -31,8 +31,8 @@ test-slurm: $(VENV)/.dev $(VENV)/.cluster ## the smoke workflow through a real S
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.slurm || { code=$$?; \
 	  [ $$code -eq 77 ] && echo "make test-slurm: LEFT OUT, nothing was tested"; exit $$code; }
 
-bench: $(VENV)/.dev ## speed beside other libraries, into benchmarks/results and docs/benchmarks.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
+bench: $(VENV)/.dev ## speed beside the published procedure and foolbox, into docs/benchmarks.md; minutes
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(VENV)/.dev ## formatting, style, types, layers of imports (the workflow is linted by a test)
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""`python -m benchmarks`: times every stage, or those named, and writes the results down."""
+"""`python -m benchmarks`: times every stage, or those named.
+
+Each stage's results are written as soon as it is done.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import attacks, processes, report, resume
-from benchmarks.runner import Case, measure
+from benchmarks import (
+    attacks,
+    ceiling,
+    evaluation,
+    finetuning,
+    noise,
+    pictures,
+    processes,
+    report,
+    resume,
+    startup,
+    workflow,
+)
+from benchmarks.runner import Case, Measured, measure
 from nsvit import runtime
 from nsvit.errors import NsvitError
 
@@ -20,7 +35,14 @@ PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 #: By stage, its cases; each is given the command line's arguments.
 STAGES: dict[str, Callable[[argparse.Namespace], list[Case]]] = {
+    "ceiling": ceiling.cases,
+    "noise": noise.cases,
+    "finetuning": finetuning.cases,
     "attacks": attacks.cases,
+    "evaluation": evaluation.cases,
+    "pictures": pictures.cases,
+    "start-up": startup.cases,
+    "workflow": workflow.cases,
     "processes": processes.cases,
     "going on": resume.cases,
 }
@@ -31,10 +53,11 @@ def parser() -> argparse.ArgumentParser:
     it = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     it.add_argument("--stage", action="append", choices=STAGES, help="only this one; repeatable")
     it.add_argument("--case", default="", help="only those whose name holds this; writes nothing")
-    it.add_argument("--repeats", type=int, default=5)
+    it.add_argument("--repeats", type=int, default=3, help="at most")
     it.add_argument("--pictures", type=int, default=32, help="of each case; some use less")
     it.add_argument("--threads", type=int, default=1, help="torch's")
-    it.add_argument("--large", action="store_true", help="also ViT-S/16 at 224 pixels; minutes")
+    it.add_argument("--large", action="store_true", help="also ViT-B/16 at 224 pixels; minutes")
+    it.add_argument("--quick", action="store_true", help="one repeat, small models only")
     it.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON files")
     it.add_argument("--page", type=Path, default=PAGE, help="the document written from them")
     return it
@@ -48,29 +71,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = parser().parse_args(arguments)
     runtime.setup_logging()
+    logging.getLogger("nsvit").setLevel(logging.ERROR)  # steps that never meet epsilon, and doubts
     runtime.prepare(args.threads)
-    own = report.machine()
-    stages = {}
-    try:
-        for name in args.stage or STAGES:
+    args.repeats = 1 if args.quick else args.repeats
+    settings = {name: getattr(args, name) for name in ("repeats", "pictures", "large", "quick")}
+    failed = []
+    for name in args.stage or STAGES:
+        own = report.machine()
+        try:
             chosen = [case for case in STAGES[name](args) if args.case in case.name]
-            stages[name] = measure(chosen, args.repeats)
-    except NsvitError as error:
-        log.error("%s", error)
-        return 1
-    for found in stages.values():
-        for one in found:
-            for side in one.case.sides:
-                ratios = {b: one.ratio(side, b)[0] for b in one.case.baselines if b != side}
-                shown = ", ".join(f"{ratio:.2f} x {b}" for b, ratio in ratios.items())
-                log.info("%s | %s: %.2f ms %s", one.case.name, side, one.milliseconds(side), shown)
-            log.info("%s: %s", one.case.name, one.agreement)
-    if not args.case and not args.stage:
-        settings = {"repeats": args.repeats, "pictures": args.pictures, "large": args.large}
-        log.info("%s", report.write_json(args.out, stages, settings, own))
-        report.write_page(args.out, args.page)
-        log.info("%s", args.page)
-    return 0
+            found = measure(chosen, args.repeats)
+        except NsvitError as error:
+            log.error("%s", error)
+            failed.append(name)
+            continue
+        _tell(found)
+        if not args.case:  # each stage by itself: interrupted, the others are there
+            log.info("%s", report.write_stage(args.out, name, found, settings, own))
+            report.write_page(args.out, args.page)
+    if failed:
+        log.error("stages that failed, whose results are as they were: %s", ", ".join(failed))
+    return 1 if failed else 0
+
+
+def _tell(found: Sequence[Measured]) -> None:
+    for one in found:
+        for side in one.case.sides:
+            ratios = {b: one.ratio(side, b)[0] for b in one.case.baselines if b != side}
+            shown = ", ".join(f"{ratio:.2f} x {b}" for b, ratio in ratios.items())
+            log.info("%s | %s: %.2f ms %s", one.case.name, side, one.milliseconds(side), shown)
+        log.info("%s: %s", one.case.name, one.agreement)
 
 
 if __name__ == "__main__":

@@ -59,13 +59,13 @@ def cases(args: argparse.Namespace) -> list[Case]:
     """Every case of the stage."""
     if len(_cores()) < 2:
         raise NsvitError("benchmark of processes: this machine has one core")
-    return [_case(name) for name in ("vit_s", "vit_b")]
+    return [_case(name) for name in (("vit_s", "vit_b") if args.large else ("vit_b",))]
 
 
 def _case(name: str) -> Case:
     sides = {ONE: partial(_finetune, name, 1), TWO: partial(_finetune, name, 2)}
     title = f"finetuning round with noise, {name}, batch 48"
-    return Case(title, sides, _same, (ONE,), items=STEPS, unit="step", clock="reported")
+    return Case(title, sides, _same, (ONE,), items=STEPS, unit="step", clock="reported", repeats=1)
 
 
 def _cores() -> list[int]:

@@ -21,11 +21,20 @@ HEAD = """\
 # Benchmarks
 
 Written by `make bench` from `benchmarks/results/*.json`; do not edit. Each case does the same work
-on the same pictures by several sides, which take turns in one process. "ms" is the median time for
-one item; "x A" says how many times faster than side A a side is: the median over the repeats of the
-ratio within each, with the smallest and the largest. Before anything is timed, all sides of a case
-are checked to agree.
+on the same pictures by several sides, which take turns in one process. "naive" is the published
+procedure as its code does it, written anew in `benchmarks/naive/`. "ms" is the median time for
+one item and "per s" how many of them a second holds; "x A" says how many times faster than side A a
+side is: the median over the repeats of the ratio within each, with the smallest and the largest.
+"MiB" is what the first run took at its peak on top of what was there before (resident memory, or a
+GPU's own); "GFLOP/s" is the work that the step needs, per second, with the share of what matrix
+products alone reach here in the same precision. Before anything is timed, all sides of a case are
+checked to agree; how far is below each table.
 """
+
+#: Load above which the page says that the machine was busy.
+BUSY = 0.5
+#: Memory is flat below so many times that of the smaller set, and so many MiB for the rows.
+FLAT = (1.1, 16.0)
 
 
 def machine() -> dict[str, Any]:
@@ -35,6 +44,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
@@ -48,7 +58,8 @@ def _cpu() -> str:
 
 def slug(own: Mapping[str, Any]) -> str:
     """The machine's name as a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{own['cpu']} {own['cores']} cores".lower()).strip("-")
+    name = f"{own['cpu']} {own['cores']} cores {own.get('gpu') or ''}"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def versions() -> dict[str, str]:
@@ -62,29 +73,39 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_json(
+def write_stage(
     folder: Path,
-    stages: Mapping[str, Sequence[Measured]],
+    stage: str,
+    found: Sequence[Measured],
     settings: Mapping[str, Any],
     own: Mapping[str, Any],
 ) -> Path:
-    """Writes all that was measured; replaces what the same machine measured before.
+    """Writes what one stage measured; the machine's other stages stay as they are.
 
     Args:
         folder: of all machines.
-        stages: what was measured, by stage.
+        stage: its name.
+        found: what was measured.
         settings: what the run was told.
-        own: `machine()` before the run.
+        own: `machine()` before the stage.
     """
-    spec = {
+    named = {key: value for key, value in own.items() if key != "load"}
+    path = folder / f"{slug(own)}.json"
+    before: Mapping[str, Any] = {}
+    if path.exists():
+        before = artifacts.read_json(path)
+        artifacts.check_kind(before, "benchmark", path)
+    content = artifacts.provenance("benchmark", {"machine": named})
+    measured = {
         "settings": dict(settings),
-        "machine": dict(own),
+        "load": own["load"],
         "versions": versions(),
         "threads": torch.get_num_threads(),
+        "git_commit": content["git_commit"],
+        "cases": [_case(one) for one in found],
     }
-    measured = {stage: [_case(one) for one in found] for stage, found in stages.items()}
-    path = folder / f"{slug(own)}.json"
-    artifacts.write_json(path, {**artifacts.provenance("benchmark", spec), "stages": measured})
+    content["stages"] = {**before.get("stages", {}), stage: measured}
+    artifacts.write_json(path, content)
     return path
 
 
@@ -98,6 +119,11 @@ def _case(one: Measured) -> dict[str, Any]:
         "clock": case.clock,
         "agreement": one.agreement,
         "seconds": one.seconds,
+        "memory": one.memory,
+        "targets": dict(case.targets),
+        "limits": dict(case.limits),
+        "flat": case.flat,
+        "flops": dict(case.flops),
         "milliseconds": {side: one.milliseconds(side) for side in case.sides},
         "ratios": {
             side: {baseline: one.ratio(side, baseline) for baseline in case.baselines}
@@ -117,41 +143,107 @@ def write_page(folder: Path, page: Path) -> None:
 
 
 def _section(content: Mapping[str, Any]) -> str:
-    spec = content["spec"]
-    own = spec["machine"]
-    named = ", ".join(f"{name} {version}" for name, version in spec["versions"].items())
-    lines = [
-        f"## {own['cpu']}, {own['cores']} cores, {own['system']}",
-        "",
-        f"{spec['threads']} thread(s), {spec['settings']['repeats']} repeats; {named}; "
-        f"nsvit at {content['git_commit']}.",
-    ]
-    if own["load"] is not None and own["load"] > 0.5:
-        lines.append(
-            f"**The machine was busy** (load {own['load']} when the run began): "
+    own, stages = content["spec"]["machine"], content["stages"]
+    gpu = f", {own['gpu']}" if own.get("gpu") else ""
+    lines = [f"## {own['cpu']}, {own['cores']} cores, {own['system']}{gpu}", ""]
+    met = [line for stage in stages.values() for case in stage["cases"] for line in goals(case)]
+    if met:
+        lines += ["### What was to be reached", "", "| case | side | target | found | |"]
+        lines += ["|---|---|---:|---:|---|", *met, ""]
+    ceilings = _ceilings(stages.get("ceiling", {"cases": ()})["cases"])
+    for name, stage in stages.items():
+        lines += [f"### {name.capitalize()}", "", _measured_with(stage), ""]
+        lines += [*_table(stage["cases"], ceilings if name != "ceiling" else {}), ""]
+        lines += [f"- {case['name']}: {case['agreement']}." for case in stage["cases"]]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _measured_with(stage: Mapping[str, Any]) -> str:
+    named = ", ".join(f"{name} {version}" for name, version in stage["versions"].items())
+    text = (
+        f"{stage['threads']} thread(s) unless a case says otherwise, at most "
+        f"{stage['settings']['repeats']} repeats; {named}; nsvit at {stage['git_commit']}."
+    )
+    if stage["load"] is not None and stage["load"] > BUSY:
+        text += (
+            f"\n**The machine was busy** (load {stage['load']} when the stage began): "
             "measure again on a quiet one before you quote these."
         )
-    for stage, cases in content["stages"].items():
-        lines += ["", f"### {stage.capitalize()}", "", *_table(cases), ""]
-        lines += [f"- {case['name']}: {case['agreement']}." for case in cases]
-    return "\n".join(lines) + "\n"
+    return text
 
 
-def _table(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+def goals(case: Mapping[str, Any]) -> list[str]:
+    """Rows of the table of targets: what a case should reach, and whether it does."""
+    rows = []
+    for side, least in case.get("targets", {}).items():
+        found = next(iter(case["ratios"][side].values()))[0]
+        rows.append((side, f"at least {least:g} x", f"{found:.2f} x", found >= least))
+    for side, most in case.get("limits", {}).items():
+        seconds = case["milliseconds"][side] * case["items"] / 1000
+        rows.append((side, f"at most {most:g} s", f"{seconds:.2f} s", seconds <= most))
+    if case.get("flat"):
+        one, more = (case["memory"].get(side) for side in case["flat"])
+        if one is not None and more is not None:
+            found = f"{one:.0f} and {more:.0f} MiB"
+            flat = more <= FLAT[0] * one + FLAT[1]
+            rows.append((case["flat"][1], "no more memory", found, flat))
+    return [
+        f"| {case['name']} | {side} | {target} | {found} | {'met' if good else '**missed**'} |"
+        for side, target, found, good in rows
+    ]
+
+
+def _ceilings(cases: Sequence[Mapping[str, Any]]) -> dict[tuple[bool, str], float]:
+    """GFLOP/s of matrix products, by whether on a GPU and precision."""
+    return {
+        (case["name"].endswith("cuda"), side): flops / case["milliseconds"][side] / 1e6
+        for case in cases
+        for side, flops in case["flops"].items()
+    }
+
+
+def _table(
+    cases: Sequence[Mapping[str, Any]], ceilings: Mapping[tuple[bool, str], float]
+) -> list[str]:
     baselines = list(
         dict.fromkeys(b for case in cases for row in case["ratios"].values() for b in row)
     )
-    head = ["case", "side", "items", "ms", *(f"x {name}" for name in baselines)]
-    lines = [f"| {' | '.join(head)} |", "|---|---|---:|---:|" + "---:|" * len(baselines)]
+    rated = any(case.get("flops") for case in cases)
+    weighed = any(_memory(case, side) for case in cases for side in case["milliseconds"])
+    head = ["case", "side", "items", "ms", "per s", *(f"x {name}" for name in baselines)]
+    head += ["MiB"] * weighed + ["GFLOP/s"] * rated
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 2)]
     for case in cases:
         name = case["name"]
         for side, time in case["milliseconds"].items():
             ratios = case["ratios"].get(side, {})
             cells = [_ratio(ratios[b]) if b in ratios else "" for b in baselines]
-            row = [name, side, f"{case['items']} {case['unit']}s", f"{time:.2f}", *cells]
+            row = [name, side, f"{case['items']} {case['unit']}{_s(case)}", f"{time:.2f}"]
+            row += [f"{1000 / time:.3g}" if time else "", *cells]
+            row += [_memory(case, side)] * weighed + [_rate(case, side, ceilings)] * rated
             lines.append(f"| {' | '.join(row)} |")
             name = ""
     return lines
+
+
+def _s(case: Mapping[str, Any]) -> str:
+    return "" if case["items"] == 1 else "es" if case["unit"][-2:] in ("ch", "ss") else "s"
+
+
+def _memory(case: Mapping[str, Any], side: str) -> str:
+    found = case.get("memory", {}).get(side)
+    return "" if found is None or found < 1 else f"{found:.0f}"
+
+
+def _rate(case: Mapping[str, Any], side: str, ceilings: Mapping[tuple[bool, str], float]) -> str:
+    """GFLOP/s, and the share of what matrix products reach in the same precision."""
+    flops = case.get("flops", {}).get(side)
+    if not flops:
+        return ""
+    rate = flops / case["milliseconds"][side] / 1e6
+    most = ceilings.get(("GPU" in case["name"], side.split()[-1]))
+    return f"{rate:.0f}" + (f" ({100 * rate / most:.0f} %)" if most else "")
 
 
 def _ratio(values: Sequence[float]) -> str:

@@ -74,7 +74,7 @@ def case(name: str, model: PixelModel, config: FinetuneConfig) -> Case:
     """A finetuning, on pictures as the default experiment draws them."""
     sides = {side: partial(work, model, config, side) for side in (WITHOUT, WITH)}
     steps = config.rounds * (config.steps + config.noise.max_steps)
-    return Case(name, sides, check, (WITHOUT,), items=steps, unit="step", clock="wall")
+    return Case(name, sides, check, (WITHOUT,), items=steps, unit="step", clock="wall", repeats=2)
 
 
 def work(model: PixelModel, config: FinetuneConfig, side: str) -> Spent:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
+
+from benchmarks.memory import peak_of
 from nsvit.errors import NsvitError
 from nsvit.runtime import progress
 
@@ -27,6 +31,14 @@ class Case:
         baselines: the labels of the sides that the others are compared with.
         items: how many pictures (or whatever `unit` says) are worked on.
         unit: of the items.
+        repeats: at most so many against the clock; 0 takes the time of the first run, in which
+            the sides are also checked.
+        threads: torch's; None leaves them.
+        targets: by side, how many times faster than the first baseline it should be.
+        limits: by side, the seconds that it should take at most.
+        flat: two sides, of which the second should need no more memory than the first.
+        flops: by side, floating-point operations of one item, for the share of the machine's
+            ceiling.
         clock: "cpu" is steadier on a busy machine; "wall" for work outside this process;
             "reported" takes the attribute `seconds` of each result.
     """
@@ -38,6 +50,12 @@ class Case:
     items: int = 1
     unit: str = "picture"
     clock: Clock = "cpu"
+    repeats: int | None = None
+    threads: int | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    flat: tuple[str, str] | None = None
+    flops: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,11 +66,14 @@ class Measured:
         case: what was timed.
         agreement: what its check said.
         seconds: by clock and side, one number for each repeat.
+        memory: by side, MiB that the first run took at its peak on top of what was there before,
+            None where that cannot be told.
     """
 
     case: Case
     agreement: str
     seconds: Mapping[str, Mapping[str, list[float]]]
+    memory: Mapping[str, float | None]
 
     def milliseconds(self, side: str) -> float:
         """Median over the repeats, for one item."""
@@ -78,25 +99,61 @@ def measure(cases: Sequence[Case], repeats: int) -> list[Measured]:
         NsvitError: sides disagree; names the case.
     """
     found = [_checked(case) for case in cases]
-    for repeat in progress(range(repeats), "repeats"):
-        for one in found:
+    most = [repeats if one.case.repeats is None else one.case.repeats for one in found]
+    for repeat in progress(range(min(max(most, default=0), repeats)), "repeats"):
+        for one in (one for one, own in zip(found, most, strict=True) if repeat < own):
             sides = list(one.case.sides.items())
             for label, work in reversed(sides) if repeat % 2 else sides:
-                before = {name: clock() for name, clock in CLOCKS.items()}
-                result = work()
-                for name, clock in CLOCKS.items():
-                    one.seconds[name][label].append(clock() - before[name])
-                if one.case.clock == "reported":
-                    one.seconds["reported"][label].append(result.seconds)
+                _timed(one, label, work)
     return found
 
 
+def _timed(one: Measured, label: str, work: Callable[[], Any]) -> Any:
+    """Does the work of one side and notes its times."""
+    with _threads(one.case.threads):
+        _wait()
+        before = {name: clock() for name, clock in CLOCKS.items()}
+        result = work()
+        _wait()
+        for name, clock in CLOCKS.items():
+            one.seconds[name][label].append(clock() - before[name])
+    if one.case.clock == "reported":
+        one.seconds["reported"][label].append(result.seconds)
+    return result
+
+
 def _checked(case: Case) -> Measured:
+    clocks = dict.fromkeys((*CLOCKS, case.clock))
+    memory: dict[str, float | None] = {}
+    one = Measured(
+        case, "", {clock: {label: [] for label in case.sides} for clock in clocks}, memory
+    )
+    results = {}
+    for label, work in case.sides.items():
+        with peak_of(memory, label):
+            results[label] = _timed(one, label, work)
     try:
-        agreement = case.check({label: work() for label, work in case.sides.items()})
+        agreement = case.check(results)
     except NsvitError as error:
         raise NsvitError(f"benchmark {case.name!r}: {error}") from None
-    clocks = dict.fromkeys((*CLOCKS, case.clock))
-    return Measured(
-        case, agreement, {clock: {label: [] for label in case.sides} for clock in clocks}
-    )
+    if case.repeats != 0:  # the first run warms up, and is not counted
+        for times in one.seconds.values():
+            for own in times.values():
+                own.clear()
+    return replace(one, agreement=agreement)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _wait() -> None:
+    """Until a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -7,14 +7,32 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import __main__ as program
-from benchmarks import attacks, report, resume, runner
+from benchmarks import (
+    attacks,
+    ceiling,
+    evaluation,
+    finetuning,
+    memory,
+    noise,
+    pictures,
+    report,
+    resume,
+    runner,
+    startup,
+    workflow,
+)
 from benchmarks.runner import Case, measure
-from nsvit.config import FinetuneConfig, NoiseConfig
+from benchmarks.subjects import Size
+from nsvit import cli
+from nsvit.config import ArmKind, FinetuneConfig, NoiseConfig
 from nsvit.errors import NsvitError
 from tests.small import small_vit
 
@@ -65,24 +83,167 @@ def test_sides_that_disagree_are_not_timed() -> None:
     assert len(calls) == 1
 
 
+#: A distance that noise on the tiny model reaches in some steps.
+EPSILON = 3e-4
+OWN = {"cpu": "A CPU (tm) 9", "cores": 2, "system": "Linux x", "gpu": None, "load": 0.1}
+SETTINGS = {"repeats": 3}
+
+
 def test_results_and_page(working: Callable[..., Callable[[], str]], tmp_path: Path) -> None:
     found = measure([two_sides(working, [])], 3)
-    own = {"cpu": "A CPU (tm) 9", "cores": 2, "system": "Linux x", "load": 0.1}
-    path = report.write_json(tmp_path, {"stage": found}, {"repeats": 3}, own)
+    path = report.write_stage(tmp_path, "stage", found, SETTINGS, OWN)
     assert path.name == "a-cpu-tm-9-2-cores.json"
-    content = json.loads(path.read_text())
-    assert content["stages"]["stage"][0]["ratios"] == {"fast": {"slow": [3.0, 2.0, 6.0]}}
-    assert content["spec"]["versions"]["foolbox"] != "not installed"
-    assert content["spec"]["threads"] == 1
-    report.write_json(tmp_path, {"stage": found}, {"repeats": 3}, {**own, "cpu": "B", "load": 3.0})
+    stage = json.loads(path.read_text())["stages"]["stage"]
+    assert stage["cases"][0]["ratios"] == {"fast": {"slow": [3.0, 2.0, 6.0]}}
+    assert stage["versions"]["foolbox"] != "not installed"
+    assert stage["threads"] == 1
+    report.write_stage(tmp_path, "stage", found, SETTINGS, {**OWN, "cpu": "B", "load": 3.0})
     report.write_page(tmp_path, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
     first, second = page.split("## B, 2 cores")
     for part in (first, second):
-        assert "| a case | slow | 10 pictures | 600.00 |  |" in part
-        assert "|  | fast | 10 pictures | 200.00 | 3.00 (2.00–6.00) |" in part
+        assert re.search(r"\| a case \| slow \| 10 pictures \| 600.00 \| 1.67 \|  \|", part)
+        assert re.search(
+            r"\|  \| fast \| 10 pictures \| 200.00 \| 5 \| 3.00 \(2.00–6.00\) \|", part
+        )
         assert "- a case: slow = fast." in part
     assert "busy" not in first and "busy" in second
+
+
+def test_a_stage_replaces_only_itself(
+    working: Callable[..., Callable[[], str]], tmp_path: Path
+) -> None:
+    found = measure([two_sides(working, [])], 3)
+    path = report.write_stage(tmp_path, "one", found, SETTINGS, OWN)
+    report.write_stage(tmp_path, "two", found, SETTINGS, {**OWN, "load": 2.0})
+    report.write_stage(tmp_path, "one", [], SETTINGS, {**OWN, "load": 1.0})
+    stages = json.loads(path.read_text())["stages"]
+    assert [len(stages[name]["cases"]) for name in ("one", "two")] == [0, 1]
+    assert [stages[name]["load"] for name in ("one", "two")] == [1.0, 2.0]
+
+
+def test_the_first_run_counts_where_there_are_no_repeats(
+    working: Callable[..., Callable[[], str]],
+) -> None:
+    told: list[str] = []
+    case = replace(two_sides(working, told), repeats=0)
+    other = replace(two_sides(working, told), repeats=2, name="another")
+    once, twice = measure([case, other], 3)
+    assert [len(times) for times in once.seconds["cpu"].values()] == [1, 1]
+    assert twice.seconds["cpu"] == {"slow": [4.0, 6.0], "fast": [2.0, 1.0]}
+
+
+def test_targets_are_judged() -> None:
+    case = {
+        "name": "c", "items": 2, "milliseconds": {"a": 100.0, "b": 50.0},
+        "ratios": {"b": {"a": [2.0, 1.5, 2.5]}}, "targets": {"b": 2.1}, "limits": {"a": 0.2},
+        "memory": {"a": 100.0, "b": 300.0}, "flat": ["a", "b"],
+    }  # fmt: skip
+    assert report.goals(case) == [
+        "| c | b | at least 2.1 x | 2.00 x | **missed** |",
+        "| c | a | at most 0.2 s | 0.20 s | met |",
+        "| c | b | no more memory | 100 and 300 MiB | **missed** |",
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+def test_peak_memory_is_that_of_the_work() -> None:
+    found: dict[str, float | None] = {}
+    with memory.peak_of(found, "large"):
+        torch.ones(32, 2**20)  # 128 MiB, gone at once
+    with memory.peak_of(found, "small"):
+        torch.ones(2**10)
+    if found["large"] is None:
+        pytest.skip("not in this container")
+    assert 120 < found["large"] < 160 and found["small"] < 20
+
+
+# --- every stage at a tiny size: naive and nsvit do the same ---------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Size:
+    return Size("tiny", small_vit(classes=10, depth=3), 4, big=True)
+
+
+def agree(case: Case) -> dict[str, Any]:
+    """Runs each side once and lets the case compare them."""
+    found = {side: work() for side, work in case.sides.items()}
+    assert case.check(found)
+    assert set(case.baselines) < set(found) and set(case.targets) <= set(found)
+    return found
+
+
+def test_noise_is_the_published_one(tiny: Size) -> None:
+    for case in (noise.step(tiny), noise.passes(tiny), noise.deep(tiny, 1)):
+        agree(case)
+    case = noise.step(tiny, steps=2)
+    found = agree(case)
+    assert found[noise.FP32].steps == found["naive"].steps == 2
+    wrong = replace(found[noise.FP32], tensor=-found[noise.FP32].tensor)
+    with pytest.raises(NsvitError, match="what the noise changed differs"):
+        case.check({**found, noise.FP32: wrong})
+
+
+def test_noise_ends_inside_epsilon_when_the_published_one_does(tiny: Size) -> None:
+    case = noise.to_epsilon(tiny, 3.0, EPSILON, 60)
+    found = agree(case)
+    assert 1 < found["naive"].steps < 60 and found["naive"].distance < EPSILON
+    with pytest.raises(NsvitError, match="steps, but"):
+        case.check({**found, "naive": replace(found["naive"], steps=1)})
+
+
+@pytest.mark.parametrize("kind", finetuning.ARMS)
+def test_finetuning_is_the_published_one(tiny: Size, kind: ArmKind) -> None:
+    case = finetuning.case(tiny, kind, 2)
+    found = agree(case)
+    one = found["naive"]
+    for other in (replace(one, second=2 * one.second), replace(one, weights=-one.weights)):
+        with pytest.raises(NsvitError, match="losses differ"):
+            case.check({**found, finetuning.FP32: other})
+
+
+def test_evaluation_is_the_published_one(tiny: Size) -> None:
+    agree(evaluation.plain(tiny, 12))
+    case = evaluation.columns(tiny, 10, 6)
+    found = agree(case)
+    assert len(found["naive"]) == 11 and len(found["naive"]["c"]) == 75
+    right = {**found["nsvit"], "cw": found["nsvit"]["labels of cw"]}
+    other = {**found["nsvit"], "sketch": 9 - found["nsvit"]["sketch"]}
+    for wrong, named in ((right, "cw: 0 wrong"), (other, "sketch: other")):
+        with pytest.raises(NsvitError, match=named):
+            case.check({**found, "nsvit": wrong})
+
+
+def test_memory_case_shows_the_same_pictures_again() -> None:
+    case = evaluation.flat(4, 2)
+    found = {side: work() for side, work in case.sides.items()}
+    assert case.check(found) and case.flat == tuple(found)
+    assert [len(one["clean"]) for one in found.values()] == [4, 16]
+
+
+def test_pictures_and_products() -> None:
+    agree(pictures.sweep(32))
+    agree(pictures.rendering("sketch", 48, 5))
+    agree(ceiling.product("cpu", 32))
+
+
+def test_start_up_tells_who_loads_torch() -> None:
+    case = startup.case("light", [cli.table, cli.report], False)
+    found = {side: work() for side, work in case.sides.items()}
+    assert list(found) == ["--help", "table", "report"] and case.check(found)
+    loaded = replace(found["table"], torch=True)
+    with pytest.raises(NsvitError, match="table load torch"):
+        case.check({**found, "table": loaded})
+    assert startup.command(["no-such-verb"]).status == 2
+
+
+def test_workflow_has_nothing_to_do_once_all_is_there() -> None:
+    case = workflow.rerun("config/smoke.yaml", 5.0)
+    assert "nothing to be done" in case.check({side: work() for side, work in case.sides.items()})
+    with pytest.raises(NsvitError, match="something to be done"):
+        case.check({workflow.OURS: "total 3"})
+    assert workflow.dry_run("x", 1.0).check({workflow.OURS: "job count\ntotal  17\n"}) == "17 jobs"
 
 
 def test_every_attack_agrees_with_foolbox_on_the_shipped_model() -> None:
