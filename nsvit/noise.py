@@ -23,6 +23,7 @@ from nsvit import artifacts, distributed, precision, runtime, stopping
 from nsvit.config import NoiseConfig, RandomNoiseConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, check_noise_shape, frozen, inject
+from nsvit.prefixes import resumed
 from nsvit.snapshots import Snapshots, State, load_optimizer, optimizer_tensors
 from nsvit.visits import Images, Pool, batches_with_logits
 
@@ -221,12 +222,18 @@ def _until_epsilon(
 
     stopped = nullcontext() if snapshots is None else snapshots.upon_stop(state)
     with frozen(model), stopped:
-        visits = batches_with_logits(model, source, config.batch_size, steps, config.precision)
+        visits = batches_with_logits(
+            model, source, config.batch_size, steps, config.precision, block
+        )
         left = range(steps, config.max_steps)
         budget = runtime.progress(left, f"{kind} noise, block {block}")
-        for step, (images, clean, weight) in zip(budget, visits, strict=False):
+        for step, (images, clean, weight, prefix) in zip(budget, visits, strict=False):
             stopping.point() if snapshots is None else snapshots.offer(state)
-            with inject(model, noise, block), precision.autocast(device, config.precision):
+            with (
+                inject(model, noise, block),
+                resumed(model, prefix),
+                precision.autocast(device, config.precision),
+            ):
                 noisy = precision.full(model(images), config.precision)
             measured = probability_distance(clean, noisy.detach()).mean()
             distance = distributed.total(measured * weight)
