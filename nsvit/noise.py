@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from nsvit import artifacts, distributed, precision, runtime, stopping
+from nsvit.autoprecision import settled
 from nsvit.config import NoiseConfig, RandomNoiseConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, check_noise_shape, frozen, inject
@@ -125,6 +126,7 @@ def learn_noise(
         NsvitError: no such injection point, no images, or the loss is NaN or infinite.
         Stopped: the process was asked to end.
     """
+    config = settled(model, config)
     start = (torch.rand(_shape(model, block), generator=generator) * 2 - 1) * config.limit
     noise = start.to(model.mean.device).requires_grad_()
     optimizer = torch.optim.AdamW([noise], lr=config.lr, weight_decay=config.weight_decay)
@@ -177,6 +179,7 @@ def random_noise(
         raise NsvitError(
             "random noise is shrunk until it is inside epsilon: noise.early_stop must be true"
         )
+    config = settled(model, config)
     start = torch.randn(_shape(model, block), generator=generator) * random.std
     noise = start.to(model.mean.device)
 
