@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nsvit import artifacts, distributed, precision, rounds, runtime, stopping
+from nsvit import artifacts, autoprecision, distributed, precision, rounds, runtime, stopping
 from nsvit.averaging import Average
 from nsvit.config import RECIPES
 from nsvit.data.layouts import ImageSet
@@ -130,6 +130,8 @@ def _finetune(
         lambda: rounds.restore(out, model, optimizer, made_from, average)
     )
     distributed.refuse_different(len(history), str(out / "rounds"))
+    spec, choices = _settled(model, spec, out, history)
+    sidecar |= {"precision": choices} if choices else {}
     kept_dev = keep(dev)
 
     def finish_round(row: Row) -> None:
@@ -161,6 +163,32 @@ def _finetune(
             of_noise.clear(), of_steps.clear()
     distributed.on_main(lambda: shutil.rmtree(out / "unfinished", ignore_errors=True))
     return _finish(model, spec, out, history, sidecar)
+
+
+def _settled(
+    model: PixelModel, spec: FinetuneSpec, out: Path, history: list[Row]
+) -> tuple[FinetuneSpec, autoprecision.Choices]:
+    """The run with precisions that are not "auto", and how they were chosen.
+
+    As the last whole round says; round 0 is there before any training.
+    """
+
+    def recorded() -> autoprecision.Choices | None:
+        if not history:
+            return None
+        last = artifacts.sidecar_path(rounds.checkpoint(out, history[-1]["round"]))
+        return artifacts.read_json(last).get("precision")
+
+    config = spec.finetune
+    wanted = {
+        "finetune.precision": (config.precision, 2 * config.batch_size, True),
+        "finetune.noise.precision": (config.noise.precision, config.noise.batch_size, False),
+    }
+    choices = autoprecision.choose(model, wanted, recorded)
+    noise = autoprecision.with_precision(config.noise, choices.get("finetune.noise.precision"))
+    own = autoprecision.with_precision(config, choices.get("finetune.precision"))
+    settings = own.model_copy(update={"noise": noise})
+    return spec.model_copy(update={"finetune": settings}), choices
 
 
 def _snapshots(

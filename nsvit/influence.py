@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nsvit import artifacts, distributed, runtime, stopping
+from nsvit import artifacts, autoprecision, distributed, runtime, stopping
 from nsvit.comparison import all_logits, compare, permuted
-from nsvit.config import RECIPES, InfluenceConfig
+from nsvit.config import RECIPES, InfluenceConfig, NoiseConfig
 from nsvit.errors import NsvitError
 from nsvit.inputs import identity, pixel_pool
 from nsvit.models import PixelModel, frozen
@@ -57,16 +57,16 @@ def learn_blocks(
     Returns:
         (draw, noise) pairs, by block, then draw.
     """
-    shared = pool
+    shared, noise = pool, autoprecision.settled(model, config.noise)
     if isinstance(pool, Tensor):
-        shared = Pool(model, pool, config.noise.batch_size, config.noise.precision)
-    limits = config.limits or (config.noise.limit,)
+        shared = Pool(model, pool, noise.batch_size, noise.precision)
+    limits = config.limits or (noise.limit,)
     learned = []
     total = len(model.blocks)
     for block in range(total):
         runtime.stage(f"block {block} of {total}", block, total)
         limit = limits[min(block, len(limits) - 1)]
-        settings = config.noise.model_copy(update={"limit": limit})
+        settings = noise.model_copy(update={"limit": limit})
         for draw in range(config.draws):
             start = runtime.generator(*seed_parts, "noise", block, draw)
             learn = partial(learn_noise, model, shared, settings, block, start)
@@ -219,10 +219,30 @@ def run_learn(
     size, writes = 3 * 4 * math.prod(model.token_shape), distributed.is_main()
     pieces = Pieces(parts_of(out), made_from, size, writes)
     with stopping.deferred(), distributed.stopping_together():
-        noises = learn_blocks(model, pool, spec, (spec.split.seed, "influence"), pieces)
         provenance = artifacts.provenance("noise", spec.model_dump(), inputs, spec.split.seed)
+        choice = _precision(model, spec.noise, pieces)
+        if choice is not None:
+            provenance["precision"] = choice
+            own = autoprecision.with_precision(spec.noise, choice)
+            spec = spec.model_copy(update={"noise": own})
+        noises = learn_blocks(model, pool, spec, (spec.split.seed, "influence"), pieces)
         distributed.on_main(lambda: save_noises(noises, out, provenance))
     pieces.clear()
+
+
+def _precision(model: PixelModel, config: NoiseConfig, pieces: Pieces) -> dict[str, Any] | None:
+    """What "auto" is: as it was before an interruption, or measured; None for other settings."""
+
+    def recorded() -> autoprecision.Choices | None:
+        found = pieces.get("precision")
+        return None if found is None else {"noise": found[1]}
+
+    wanted = (config.precision, config.batch_size, False)
+    choice = autoprecision.choose(model, {"noise": wanted}, recorded).get("noise")
+    if choice is not None:
+        pieces.put("precision", {"chosen": torch.ones(1)}, choice)
+        distributed.barrier()
+    return choice
 
 
 def run_measure(

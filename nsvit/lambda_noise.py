@@ -19,6 +19,7 @@ from nsvit.config import LambdaConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, frozen, inject
 from nsvit.noise import logit_distance
+from nsvit.prefixes import resumed
 from nsvit.snapshots import Pieces
 from nsvit.visits import Images, Pool, batches_with_logits
 
@@ -83,9 +84,9 @@ def learn(
     budget = runtime.progress(range(config.steps), f"lambda {weight:g}, draw {draw}")
     trace = []
     with frozen(model), torch.enable_grad():
-        batches = batches_with_logits(model, pool, config.batch_size)
-        for step, (images, clean, share) in zip(budget, batches, strict=False):
-            with inject(model, noise):
+        batches = batches_with_logits(model, pool, config.batch_size, block=0)
+        for step, (images, clean, share, prefix) in zip(budget, batches, strict=False):
+            with inject(model, noise), resumed(model, prefix):
                 noisy = model(images)
             distance = logit_distance(clean, noisy).mean() * share
             loss = distance - share * (weight * noise.norm().log())

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from nsvit import artifacts, distributed, precision, runtime, stopping
+from nsvit.autoprecision import settled
 from nsvit.config import NoiseConfig, RandomNoiseConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, check_noise_shape, frozen, inject
+from nsvit.prefixes import resumed
 from nsvit.snapshots import Snapshots, State, load_optimizer, optimizer_tensors
 from nsvit.visits import Images, Pool, batches_with_logits
 
@@ -124,6 +126,7 @@ def learn_noise(
         NsvitError: no such injection point, no images, or the loss is NaN or infinite.
         Stopped: the process was asked to end.
     """
+    config = settled(model, config)
     start = (torch.rand(_shape(model, block), generator=generator) * 2 - 1) * config.limit
     noise = start.to(model.mean.device).requires_grad_()
     optimizer = torch.optim.AdamW([noise], lr=config.lr, weight_decay=config.weight_decay)
@@ -176,6 +179,7 @@ def random_noise(
         raise NsvitError(
             "random noise is shrunk until it is inside epsilon: noise.early_stop must be true"
         )
+    config = settled(model, config)
     start = torch.randn(_shape(model, block), generator=generator) * random.std
     noise = start.to(model.mean.device)
 
@@ -221,12 +225,18 @@ def _until_epsilon(
 
     stopped = nullcontext() if snapshots is None else snapshots.upon_stop(state)
     with frozen(model), stopped:
-        visits = batches_with_logits(model, source, config.batch_size, steps, config.precision)
+        visits = batches_with_logits(
+            model, source, config.batch_size, steps, config.precision, block
+        )
         left = range(steps, config.max_steps)
         budget = runtime.progress(left, f"{kind} noise, block {block}")
-        for step, (images, clean, weight) in zip(budget, visits, strict=False):
+        for step, (images, clean, weight, prefix) in zip(budget, visits, strict=False):
             stopping.point() if snapshots is None else snapshots.offer(state)
-            with inject(model, noise, block), precision.autocast(device, config.precision):
+            with (
+                inject(model, noise, block),
+                resumed(model, prefix),
+                precision.autocast(device, config.precision),
+            ):
                 noisy = precision.full(model(images), config.precision)
             measured = probability_distance(clean, noisy.detach()).mean()
             distance = distributed.total(measured * weight)

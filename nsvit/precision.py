@@ -17,7 +17,13 @@ _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
-    """Forward passes inside are in this precision; nothing at all for "fp32"."""
+    """Forward passes inside are in this precision; nothing at all for "fp32".
+
+    Raises:
+        NsvitError: the precision is still to be chosen (`nsvit.autoprecision`).
+    """
+    if precision == "auto":
+        raise NsvitError("precision auto: choose one first (nsvit.autoprecision.settled)")
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, _TYPES[precision])
@@ -34,11 +40,13 @@ def scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:
 
 
 def refuse(device: torch.device, precision: Precision, key: str) -> None:
-    """Refuses a precision that a device does not have.
+    """Refuses a precision that a device does not have; "auto" never is one of these.
 
     Raises:
         NsvitError: names the key of the configuration.
     """
+    if precision == "auto":
+        return
     if precision == "fp16" and device.type != "cuda":
         raise NsvitError(f"{key}: fp16 runs on GPUs only, here is {device.type}; use bf16 or fp32")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, NamedTuple
 
@@ -12,10 +13,14 @@ from torch import Tensor
 from nsvit import distributed, precision
 from nsvit.config import Precision
 from nsvit.errors import NsvitError
-from nsvit.inputs import Stream
+from nsvit.inputs import KEEP_BYTES, Stream
 from nsvit.models import PixelModel
+from nsvit.prefixes import Prefix, can_resume, clean_pass, prefix_of
 
 Images = Tensor | Iterable[Any]
+
+#: Bytes of prefixes that a pool keeps; the batches beyond have theirs computed at every visit.
+KEEP_PREFIXES = KEEP_BYTES // 4
 
 
 class Visit(NamedTuple):
@@ -25,11 +30,13 @@ class Visit(NamedTuple):
         images: (B, 3, H, W) pixels in [0, 1].
         clean: (B, classes) logits without noise.
         weight: what a mean over the part counts in the mean over the batch.
+        prefix: what the network gave before the block where noise enters; None: not known.
     """
 
     images: Tensor
     clean: Tensor
     weight: float
+    prefix: Prefix | None = None
 
 
 class Pool:
@@ -50,13 +57,17 @@ class Pool:
         self._precision = passes
         self._batches = images.split(batch_size)
         self._logits: list[Tensor | None] = [None] * len(self._batches)
+        self._prefixes: dict[int, Prefix] = {}
 
-    def visits(self, start: int = 0) -> Iterator[Visit]:
+    def visits(self, start: int = 0, block: int | None = None) -> Iterator[Visit]:
         """Batches with clean logits, in order, round and round; of each this process's part.
 
         The last batch of a round has what is left, so that every image counts. `start` batches
-        are left out at the beginning.
+        are left out at the beginning. Where noise enters at `block`, prefixes are kept too.
         """
+        if any(prefix.block != block for prefix in self._prefixes.values()):
+            self._prefixes.clear()
+        first = True
         for visit in itertools.count(start):
             position = visit % len(self._batches)
             batch = self._batches[position]
@@ -64,11 +75,23 @@ class Pool:
             images = batch[own.rows].to(self._model.mean.device)
             if images.dtype == torch.uint8:
                 images = images.float() / 255
-            logits = self._logits[position]
+            if first:
+                block, first = _resumable(self._model, images, block, self._precision), False
+            logits, prefix = self._logits[position], self._prefixes.get(position)
             if logits is None:
-                logits = _clean_logits(self._model, images, self._precision)
+                logits, prefix = _clean(self._model, images, block, self._precision)
                 self._logits[position] = logits
-            yield Visit(images, logits, own.weight)
+            elif block is not None and prefix is None and self._has_room(len(images)):
+                prefix = prefix_of(self._model, images, block, self._precision)
+            new = prefix is not None and position not in self._prefixes
+            if new and self._has_room(len(images)):
+                self._prefixes[position] = prefix
+            yield Visit(images, logits, own.weight, prefix)
+
+    def _has_room(self, images: int) -> bool:
+        """Whether prefixes of so many pictures may be kept beside those that are."""
+        kept = sum(prefix.size for prefix in self._prefixes.values())
+        return kept + images * math.prod(self._model.token_shape) * 4 <= KEEP_PREFIXES
 
 
 def batches_with_logits(
@@ -77,22 +100,28 @@ def batches_with_logits(
     batch_size: int,
     start: int = 0,
     passes: Precision = "fp32",
+    block: int | None = None,
 ) -> Iterator[Visit]:
     """This process's part of one batch after another, with clean logits, endlessly.
 
     The model must be frozen. `source` as `learn_noise` takes it. `start` batches are left out at
-    the beginning.
+    the beginning. `block` is where noise will enter; then there are prefixes, if the model's
+    passes can begin there.
     """
     if isinstance(source, Tensor):
         source = Pool(model, source, batch_size, passes)
     if isinstance(source, Pool):
-        yield from source.visits(start)
+        yield from source.visits(start, block)
     else:
         if isinstance(source, Sized) and len(source):
             start %= len(source)
+        first = True
         for images, weight in itertools.islice(_endlessly(source), start, None):
             images = images.to(model.mean.device)
-            yield Visit(images, _clean_logits(model, images, passes), weight)
+            if first:
+                block, first = _resumable(model, images, block, passes), False
+            logits, prefix = _clean(model, images, block, passes)
+            yield Visit(images, logits, weight, prefix)
 
 
 def _endlessly(source: Iterable[Any]) -> Iterator[tuple[Tensor, float]]:
@@ -121,6 +150,18 @@ def _parts(source: Iterable[Any]) -> Iterator[tuple[Tensor, float]]:
         yield images[own.rows], own.weight
 
 
-def _clean_logits(model: PixelModel, images: Tensor, passes: Precision) -> Tensor:
+def _resumable(
+    model: PixelModel, images: Tensor, block: int | None, passes: Precision
+) -> int | None:
+    """The block, if passes can begin there."""
+    return block if block is not None and can_resume(model, images, block, passes) else None
+
+
+def _clean(
+    model: PixelModel, images: Tensor, block: int | None, passes: Precision
+) -> tuple[Tensor, Prefix | None]:
+    """Clean logits, and the prefix if a block is named."""
+    if block is not None:
+        return clean_pass(model, images, block, passes)
     with torch.no_grad(), precision.autocast(images.device, passes):
-        return precision.full(model(images), passes)
+        return precision.full(model(images), passes), None

@@ -18,9 +18,17 @@ LOCK = ROOT / "tests/recipes.json"
 
 _PICTURES = tuple(f"data/{name}.py" for name in ("layouts", "loading", "pictures", "workers"))
 _PICTURES += ("inputs.py",)
-_SHARED = ("distributed.py", "precision.py")
+_SHARED = ("distributed.py", "precision.py", "autoprecision.py")
 _TRAIN = ("data/augment.py", "training.py", *_SHARED, *_PICTURES)
-_NOISE = ("models.py", "noise.py", "visits.py", *_SHARED, *_PICTURES)
+_NOISE = (
+    "models.py",
+    "autoprecision.py",
+    "noise.py",
+    "prefixes.py",
+    "visits.py",
+    *_SHARED,
+    *_PICTURES,
+)
 _MIXED = ("averaging.py", "data/mixing.py", "data/training.py")
 _WEIGHTS = ("models.py", "checkpoints.py")
 _ATTACKS = tuple(f"attacks/{name}.py" for name in ("pgd", "steps", "threat", "training"))

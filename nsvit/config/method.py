@@ -21,7 +21,8 @@ from nsvit.config.base import (
     Slug,
 )
 
-Precision = Literal["fp32", "bf16", "fp16"]
+#: "auto": bf16 or fp32, by a measurement on the device when work begins.
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class NoiseConfig(Section):
