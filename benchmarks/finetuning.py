@@ -8,6 +8,7 @@ optimiser's state are left out, noise is drawn and not learned.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -141,6 +142,7 @@ def ours(size: Size, kind: ArmKind, steps: int, precision: Precision) -> Trained
     with (
         tempfile.TemporaryDirectory(prefix="nsvit-bench-") as folder,
         mock.patch.object(rounds, "save", lambda *kept: None),
+        mock.patch.dict(os.environ, NSVIT_DEVICE=size.device.type),
     ):
         root = Path(folder)
         train = _train_set(size, root, steps)
