@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 PAYS = 1.25
 #: Steps of each precision that are measured, in turn, after one that is not.
 REPEATS = 3
-#: Pictures in such a step at most.
-PICTURES = {"cpu": 8, "cuda": 64}
+#: Patch tokens in such a step, about: enough for products to run at their speed.
+TOKENS = {"cpu": 512, "cuda": 16384}
 
 #: Choices by what they are for; JSON can hold them.
 Choices = dict[str, dict[str, Any]]
@@ -82,9 +82,9 @@ def with_precision(config: Any, choice: Mapping[str, Any] | None) -> Any:
 
 def _measured(model: PixelModel, batch_size: int, training: bool) -> dict[str, Any]:
     device = model.mean.device
-    count = min(batch_size, PICTURES.get(device.type, 1))
+    count = min(batch_size, -(-TOKENS.get(device.type, 1) // model.token_shape[0]))
     found = {"precision": "fp32", "device": _name(device), "pictures": count}
-    if device.type not in PICTURES:
+    if device.type not in TOKENS:
         return found
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return found
