@@ -150,12 +150,21 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
                 f"{path}: not plain weights: it holds {named[1]}, which would run code; it is not "
                 "read. Save its state dict alone (as safetensors) where you trust it"
             ) from None
-        raise NsvitError(f"{path}: damaged, or not weights ({_first(error)})") from None
+        # Torch's own text advises to read it as a pickle all the same, which would run its code.
+        raise NsvitError(
+            f"{path}: damaged, or not weights as torch.save writes them (it begins with "
+            f"{_beginning(path)}); get the file again"
+        ) from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
         raise NsvitError(f"{path}: damaged, or not weights ({_first(error)})") from None
     if not isinstance(content, Mapping):
         raise NsvitError(f"{path}: not a dictionary of weights but {type(content).__name__}")
     return content
+
+
+def _beginning(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(16)
 
 
 def _namespaces() -> contextlib.AbstractContextManager[Any]:

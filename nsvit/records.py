@@ -125,7 +125,7 @@ def read_scores(
     if not parts:
         named = f" of {', '.join(conditions)}" if conditions is not None else ""
         raise NsvitError(f"no records files{named} were given")
-    whole = pd.concat(parts, ignore_index=True, copy=False)
+    whole = pd.concat(parts, ignore_index=True)
     return whole.assign(**{column: _named(whole[column], names[column]) for column in TEXTS})
 
 
@@ -150,7 +150,8 @@ def _named(numbers: pd.Series, names: Mapping[str, int]) -> pd.Categorical:
     texts = sorted(names)
     places = np.empty(len(names), np.int32)
     places[[names[text] for text in texts]] = np.arange(len(names))
-    return pd.Categorical.from_codes(places[numbers.to_numpy()], texts)
+    kind = pd.CategoricalDtype(texts)
+    return pd.Categorical.from_codes(places[numbers.to_numpy(np.int32)], dtype=kind)
 
 
 def read_table_scores(records: pd.DataFrame | Paths, spec: TableSpec) -> pd.DataFrame:

@@ -36,7 +36,10 @@ def find_rows(root: Path, own: SetConfig, classes: Sequence[str]) -> list[Row]:
     folder, listing = root / own.path, root / (own.list or "")
     some = own.restrict or own.partial
     if not folder.is_dir():
-        raise NsvitError(f"{folder}: no such folder")
+        raise NsvitError(
+            f"{folder}: no such folder (data.root and `path` of the set); `nsvit check-data` says "
+            "where it is had"
+        )
     if own.layout == "corruption":
         return _corruption_rows(folder, classes, some)
     if own.layout == "list":
@@ -58,7 +61,10 @@ def _class_rows(
     for folder in _folders(root):
         label = _index_label(folder, len(classes)) if layout == "index" else number.get(folder.name)
         if label is None:
-            raise NsvitError(f"{folder}: not a class folder (none of the {len(classes)} classes)")
+            raise NsvitError(
+                f"{folder}: not a class folder (none of the {len(classes)} classes); remove it, or "
+                "correct data.classes or the set's `layout`"
+            )
         if label in folders:
             raise NsvitError(f"{folder}: class {label} has two folders, also {folders[label]}")
         folders[label] = folder

@@ -98,7 +98,10 @@ def rename_class(root: Path, slug: str) -> str:
     folder = pictures(root, slug)[0].parent
     folder.rename(folder.with_name("1000" if slug == "v2" else "n99999999"))
     name = folder.with_name("1000" if slug == "v2" else "n99999999")
-    return f"{name}: not a class folder (none of the 1000 classes)"
+    return (
+        f"{name}: not a class folder (none of the 1000 classes); remove it, or correct "
+        "data.classes or the set's `layout`"
+    )
 
 
 def empty_class(root: Path, slug: str) -> str:

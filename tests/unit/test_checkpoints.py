@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import re
 
 import numpy as np
@@ -129,6 +130,11 @@ class Evil:
         return print, ("it ran",)
 
 
+def raw(path, content):
+    path.write_bytes(content)
+    return path
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
@@ -163,6 +169,8 @@ def state(net, **changes):
             lambda p, n: write(p / "w.pth", state(n, **{"head.bias": torch.full((7,), torch.nan)})),
             "head.bias holds values that are not finite",
         ),
+        (lambda p, n: raw(p / "w.pth", b"<html>Please log in"), "begins with b'<html>"),
+        (lambda p, n: raw(p / "w.pth", pickle.dumps(Evil())), "not weights as torch.save"),
         (lambda p, n: truncated(npz(p / "w.npz", n)), "damaged"),
         (lambda p, n: npz(p / "w.npz", n, **{"head/bias": None}), "head/bias is missing"),
         # A checkpoint of ImageNet-21k: timm would leave the head at its random start.
@@ -184,6 +192,7 @@ def test_what_does_not_fit_is_named(net, tmp_path, capsys, make, says):
         read(path, mean=HALF, std=HALF)
     assert str(path) in str(caught.value)
     assert "it ran" not in capsys.readouterr().out
+    assert "Re-running" not in str(caught.value)  # torch's advice, which would run the code
 
 
 def test_an_npz_of_another_depth_or_number_of_heads_is_named(net, tmp_path):

@@ -1,6 +1,7 @@
 """The plan: hours, side by side, resources of the rules, and what is said about them."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,26 @@ def test_tables_ask_for_memory_by_the_rows_that_they_read():
     scores, cell = 20 * (6 * 3925 + 300 + 500 + 200), 300 * 75
     assert paired.host_mb == pytest.approx(1000 + (200 * scores + 950 * cell) / 1e6)
     assert table.host_mb == paired.host_mb  # both show every run
+
+
+def test_the_page_on_the_papers_scale_has_the_plans_numbers(capsys):
+    assert cli.main(["plan", "--config", str(ROOT / "config/paper.yaml"), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    stages = {stage["name"]: stage for stage in plan["stages"]}
+    text = (ROOT / "docs/paper_scale.md").read_text()
+    for name, row in (("finetuning", "98 runs"), ("evaluation", "522 jobs")):
+        own, runs = stages[name], f"{stages[name]['jobs']} {row.split()[1]}"
+        assert f"| {name}, {runs} | at most {own['hours'] / 24:.0f} days, " in text
+        assert f" days, {own['gpu_mb'] / 1000:.0f} GB" in text
+    assert f"| results | {stages['together']['disk_mb'] / 1000:.0f} GB " in text
+    memory = stages["tables, figures"]["host_mb"] / 1000
+    assert f"up to an hour each, {math.ceil(memory)} GB of memory" in text
+    assert f"{100 - 100 * plan['certain_share']:.0f} % of the work" in text
+    costs = planning.Costs(experiment("paper"))
+    speed = plan["speed"]["tflops"] * 1e12
+    models = ("vit_s", "vit_b", "vit_s_wrong_norm", "vit_b_wrong_norm")
+    look = [costs.of_rule("evaluate", model, "none", "main", "seed0").total for model in models]
+    assert f"| {sum(work.flops or 0 for work in look) / speed / 3600:.1f} hours |" in text
 
 
 def test_the_report_shows_the_plan():
