@@ -113,7 +113,8 @@ def test_the_second_waits_for_the_first(
     (tmp_path / ".other.json.abcdefgh.json").write_text("of another output")
 
     def let_go() -> None:
-        while "waiting for process" not in caplog.text:
+        until = time.monotonic() + 60
+        while "waiting for process" not in caplog.text and time.monotonic() < until:
             time.sleep(0.01)
         waited.append(out.exists())
         first.kill() if killed else first.communicate("go on\n")
