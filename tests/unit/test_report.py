@@ -412,6 +412,13 @@ def test_pictures_of_intervals_share_a_scale_within_a_claim(tmp_path: Path) -> N
     assert max(abs(v) for drawn in (one, two) for v in vars(drawn).values()) <= 60
 
 
+@pytest.mark.parametrize("text", ["", "claim,level\n"])
+def test_claims_without_their_columns_are_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "claims.csv").write_text(text)
+    with pytest.raises(NsvitError, match=r"claims\.csv: no column .*verdict; run its rule again"):
+        verdicts.read_verdicts(tmp_path / "claims.csv")
+
+
 def test_the_real_claims_are_all_shown(tmp_path: Path) -> None:
     """Against the judge itself: every claim, and every test that it made, is on the page."""
     spec = synthetic.table_spec()
