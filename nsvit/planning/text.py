@@ -9,7 +9,8 @@ from nsvit.planning.work import Work
 
 HEADER = (
     "stage", "jobs", "at once", "pictures read", "forward", "backward", "PFLOP", "GPU hours",
-    "longest", "core hours reading", "GPU GB", "host GB", "disk GB",
+    "longest job", "core hours reading", "GPU GB a job", "host GB a job", "disk GB a job",
+    "disk GB",
 )  # fmt: skip
 
 
@@ -89,6 +90,7 @@ def _row(stage: Stage) -> list[str]:
         _number(stage.reading_hours),
         _number(stage.gpu_mb / 1000) if stage.uses_gpu else "-",
         _number(stage.host_mb / 1000),
+        _number(stage.job_disk_mb / 1000),
         _number(stage.disk_mb / 1000),
     ]
 
