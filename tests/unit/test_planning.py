@@ -73,7 +73,9 @@ def test_numbers_of_pictures_come_from_where_they_are_known():
 
 def test_what_is_not_known_is_said(capsys, tmp_path):
     text = (ROOT / "config/imagenette.yaml").read_text()
-    text = text.replace(", pictures: 9469", "").replace("vit_small_patch16_224.aug", "swin_tiny.x")
+    text = text.replace(", published: imagenette-train", "").replace(
+        "vit_small_patch16_224.aug", "swin_tiny.x"
+    )
     (tmp_path / "own.yaml").write_text(text)
     assert cli.main(["plan", "--config", str(tmp_path / "own.yaml")]) == 0
     shown = capsys.readouterr().out
