@@ -44,7 +44,11 @@ def stage_rows(plan: Plan) -> list[list[str]]:
 def notes(plan: Plan) -> list[str]:
     """What the numbers rest on, and what follows from them, a sentence each."""
     every, speed = plan.stages[-1], plan.speed
-    found = [f"Speed: {speed.why}; {speed.readers} cores read for a job."]
+    threads = speed.readers + 1  # all but one of a job's threads read
+    found = [
+        f"Speed: {speed.why}; {speed.readers} cores read for a job, which the rules do not give by "
+        f"themselves: --set-threads finetune={threads} evaluate={threads}."
+    ]
     if every.hours is not None:
         found.append(
             f"With {plan.devices} device{'s' if plan.devices > 1 else ''}: about "

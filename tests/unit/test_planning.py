@@ -95,6 +95,7 @@ def test_the_plan_on_the_command_line(capsys):
     assert cli.main(["plan", "--config", paths[0]]) == 0
     text = capsys.readouterr().out
     assert "finetuning" in text and "A100" in text and "assumption" in text
+    assert "8 cores read for a job" in text and "finetune=9 evaluate=9" in text
 
 
 @pytest.mark.parametrize(
