@@ -50,7 +50,7 @@ def as_json(
         "root": str(root),
         "free_bytes": free_bytes(root),
         "needed_bytes": needed_bytes(reports),
-        "good": all(report.is_good for report in [*reports, *weights]),
+        "good": all(own.is_good for own in reports) and all(own.is_good for own in weights),
         "sets": {report.slug: _set_json(report) for report in reports},
         "weights": [{**asdict(report), "good": report.is_good} for report in weights],
         "results": {
