@@ -23,6 +23,8 @@ PublishedName = Literal[
     "imagenet-stylized",
     "imagenet-c",
     "damagenet",
+    "imagenette-train",
+    "imagenette-val",
 ]
 
 

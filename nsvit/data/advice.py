@@ -4,30 +4,60 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nsvit.data.checks import SetReport
 from nsvit.data.download import free_bytes
 from nsvit.data.published import PUBLISHED, Published
+from nsvit.data.weights import WeightsReport
 
 WIDTH = 80
 
 
-def as_text(reports: Sequence[SetReport], config: str, root: Path) -> str:
+@dataclass(frozen=True)
+class Room:
+    """What a run will leave on disk, by the plan.
+
+    Attributes:
+        folder: where results go.
+        size: bytes, if nothing of it is there yet.
+    """
+
+    folder: Path
+    size: float
+
+
+def as_text(
+    reports: Sequence[SetReport],
+    weights: Sequence[WeightsReport],
+    room: Room,
+    config: str,
+    root: Path,
+) -> str:
     """The reports for people, at most 80 columns wide where no path is longer."""
     lines = [line for report in reports for line in _set_lines(report, config)]
-    return "\n".join([*lines, *_summary(reports, root)]) + "\n"
+    lines += [line for report in weights for line in _weights_lines(report)]
+    return "\n".join([*lines, *_summary(reports, weights, room, root)]) + "\n"
 
 
-def as_json(reports: Sequence[SetReport], root: Path) -> dict[str, Any]:
+def as_json(
+    reports: Sequence[SetReport], weights: Sequence[WeightsReport], room: Room, root: Path
+) -> dict[str, Any]:
     """The reports for programs."""
     return {
         "root": str(root),
         "free_bytes": free_bytes(root),
         "needed_bytes": needed_bytes(reports),
-        "good": all(report.is_good for report in reports),
+        "good": all(own.is_good for own in reports) and all(own.is_good for own in weights),
         "sets": {report.slug: _set_json(report) for report in reports},
+        "weights": [{**asdict(report), "good": report.is_good} for report in weights],
+        "results": {
+            "folder": str(room.folder),
+            "bytes": round(room.size),
+            "free_bytes": free_bytes(room.folder),
+        },
     }
 
 
@@ -88,6 +118,18 @@ def _set_lines(report: SetReport, config: str) -> Iterator[str]:
     yield ""
 
 
+def _weights_lines(report: WeightsReport) -> Iterator[str]:
+    state = "good" if report.is_good and not report.note else "to get"
+    title = f"weights  {', '.join(report.slugs)}"
+    yield f"{title:<{WIDTH - 9}} {'MISSING' if report.problem else state:>8}"
+    yield from _wrapped(report.source)
+    if report.problem:
+        yield from _wrapped(report.problem, "    ", "  * ")
+    if report.note:
+        yield from _wrapped(report.note)
+    yield ""
+
+
 def advice(own: Published, slug: str, config: str) -> Iterator[str]:
     """Lines on where a set is had, how large it is and on which terms."""
     if own.archives:
@@ -111,7 +153,9 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB"
 
 
-def _summary(reports: Sequence[SetReport], root: Path) -> Iterator[str]:
+def _summary(
+    reports: Sequence[SetReport], weights: Sequence[WeightsReport], room: Room, root: Path
+) -> Iterator[str]:
     bad = [report.slug for report in reports if not report.is_good]
     free, needed = free_bytes(root), needed_bytes(reports)
     unknown = [r.slug for r in reports if r.is_missing and not (r.published and r.published.size)]
@@ -122,10 +166,19 @@ def _summary(reports: Sequence[SetReport], root: Path) -> Iterator[str]:
     if unknown:
         text += f" Sizes of {', '.join(unknown)} are not documented."
     yield from _wrapped(text, "")
+    free = free_bytes(room.folder)
+    text = f"Results will take about {gigabytes(round(room.size))} in {room.folder}, less what is "
+    text += f"there already; {gigabytes(free)} are free."
+    text += " THAT MAY BE TOO LITTLE ROOM." if free < room.size else ""
+    yield from _wrapped(text, "")
     named = {report.published.title for report in reports if report.published}
-    other = [own.title for own in PUBLISHED.values() if own.title not in named]
-    if named and other:
+    family = [own.title for slug, own in PUBLISHED.items() if not slug.startswith("imagenette")]
+    other = [title for title in family if title not in named]
+    if other and named & set(family):
         yield from _wrapped(f"Not in this configuration: {'; '.join(other)}.", "")
+    lost = [slug for report in weights if not report.is_good for slug in report.slugs]
+    if lost:
+        yield from _wrapped(f"Weights of {', '.join(lost)} are missing.", "")
     if bad:
         text = f"{len(bad)} of {len(reports)} sets are not good: {', '.join(bad)}."
         yield from _wrapped(text, "")

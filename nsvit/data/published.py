@@ -69,6 +69,11 @@ class Published:
 
 _C = "https://zenodo.org/records/2235448/files"
 _HENDRYCKS = "https://people.eecs.berkeley.edu/~hendrycks"
+_IMAGENETTE = "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz"
+_IMAGENETTE_HOW = (
+    "download imagenette2-320.tgz (md5 3df6f0d01a2c9592104656642f5e78a3) and unpack it in "
+    "data.root: it holds imagenette2-320/train and imagenette2-320/val"
+)
 
 PUBLISHED: dict[PublishedName, Published] = {
     "imagenet-train": Published(
@@ -218,6 +223,26 @@ PUBLISHED: dict[PublishedName, Published] = {
             ),
         ),
     ),
+    "imagenette-train": Published(
+        "Imagenette, 320 px, train",
+        9_469,
+        10,
+        None,
+        _IMAGENETTE,
+        None,
+        f"Apache-2.0 (its repository){_DERIVED}",
+        how=_IMAGENETTE_HOW,
+    ),
+    "imagenette-val": Published(
+        "Imagenette, 320 px, val",
+        3_925,
+        10,
+        None,
+        _IMAGENETTE,
+        None,
+        f"Apache-2.0 (its repository){_DERIVED}",
+        how=_IMAGENETTE_HOW,
+    ),
     "damagenet": Published(
         "DAmageNet",
         50_000,
@@ -252,8 +277,17 @@ def imagenet_wnids() -> tuple[str, ...]:
     return tuple((timm_info() / "imagenet_synsets.txt").read_text("utf-8").split())
 
 
+#: In class order; as torchvision lists them.
+_IMAGENETTE_WNIDS = (
+    *("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"),
+    *("n03394916", "n03417042", "n03425413", "n03445777", "n03888257"),
+)
+
+
 def class_subset(name: PublishedName) -> tuple[str, ...]:
     """The WordNet ids of the classes that a set has pictures of, in class order."""
+    if name in ("imagenette-train", "imagenette-val"):
+        return _IMAGENETTE_WNIDS
     every = imagenet_wnids()
     listed = {"imagenet-a": "imagenet_a_indices.txt", "imagenet-r": "imagenet_r_indices.txt"}
     if name not in listed:

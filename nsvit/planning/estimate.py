@@ -37,7 +37,8 @@ class Stage:
         hours: of one device, by the jobs that use one; None where FLOPs are not known.
         longest_hours: of its longest job.
         reading_hours: core hours to read pictures.
-        gpu_mb, host_mb, disk_mb: of its largest job; disk of all jobs.
+        gpu_mb, host_mb, job_disk_mb: the most that one of its jobs takes.
+        disk_mb: what all its jobs leave.
         uses_gpu: whether any of its rules does.
     """
 
@@ -50,6 +51,7 @@ class Stage:
     reading_hours: float
     gpu_mb: float
     host_mb: float
+    job_disk_mb: float
     disk_mb: float
     uses_gpu: bool
 
@@ -173,6 +175,7 @@ def _stage(
         work.reading / 3600,
         max(cost.gpu_mb for cost in own),
         max(cost.host_mb for cost in own),
+        max(cost.disk_mb for cost in own),
         sum(cost.disk_mb for cost in own),
         bool(on_gpu),
     )

@@ -9,7 +9,8 @@ from nsvit.planning.work import Work
 
 HEADER = (
     "stage", "jobs", "at once", "pictures read", "forward", "backward", "PFLOP", "GPU hours",
-    "longest", "core hours reading", "GPU GB", "host GB", "disk GB",
+    "longest job", "core hours reading", "GPU GB a job", "host GB a job", "disk GB a job",
+    "disk GB",
 )  # fmt: skip
 
 
@@ -43,7 +44,11 @@ def stage_rows(plan: Plan) -> list[list[str]]:
 def notes(plan: Plan) -> list[str]:
     """What the numbers rest on, and what follows from them, a sentence each."""
     every, speed = plan.stages[-1], plan.speed
-    found = [f"Speed: {speed.why}; {speed.readers} cores read for a job."]
+    threads = speed.readers + 1  # all but one of a job's threads read
+    found = [
+        f"Speed: {speed.why}; {speed.readers} cores read for a job, which the rules do not give by "
+        f"themselves: --set-threads finetune={threads} evaluate={threads}."
+    ]
     if every.hours is not None:
         found.append(
             f"With {plan.devices} device{'s' if plan.devices > 1 else ''}: about "
@@ -89,6 +94,7 @@ def _row(stage: Stage) -> list[str]:
         _number(stage.reading_hours),
         _number(stage.gpu_mb / 1000) if stage.uses_gpu else "-",
         _number(stage.host_mb / 1000),
+        _number(stage.job_disk_mb / 1000),
         _number(stage.disk_mb / 1000),
     ]
 

@@ -17,19 +17,28 @@ log = logging.getLogger("nsvit")
 
 
 def check_data(args: Args) -> None:
-    """Check that the sets of a configuration are on disk as published."""
-    from nsvit.data import advice, checks
+    """Check that the sets of a configuration are on disk as published, and its weights there."""
+    from nsvit import planning
+    from nsvit.data import advice, checks, weights
 
-    data, named = config.load(*args.config).data, " + ".join(map(str, args.config))
-    reports = checks.check(data, None if args.full else args.sample)
-    root = Path(data.root)
+    exp, named = config.load(*args.config), " + ".join(map(str, args.config))
+    reports = checks.check(exp.data, None if args.full else args.sample)
+    models, root = weights.check_weights(exp), Path(exp.data.root)
+    disk_mb = planning.make_plan(exp, planning.speed_of("a100")).stages[-1].disk_mb
+    room = advice.Room(Path("results") / exp.experiment, disk_mb * 1e6)
     if args.json:
-        sys.stdout.write(json.dumps(advice.as_json(reports, root), indent=2) + "\n")
+        found = advice.as_json(reports, models, room, root)
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
-        sys.stdout.write(advice.as_text(reports, _as_given(args.config), root))
+        sys.stdout.write(advice.as_text(reports, models, room, _as_given(args.config), root))
+    lost = [slug for report in models if not report.is_good for slug in report.slugs]
     bad = [report.slug for report in reports if not report.is_good]
+    wrong = [f"models that {named} uses and whose weights are missing: {', '.join(lost)}"]
+    wrong = wrong if lost else []
     if bad:
-        raise NsvitError(f"sets that {named} uses and that are not good: {', '.join(bad)}")
+        wrong.append(f"sets that {named} uses and that are not good: {', '.join(bad)}")
+    if wrong:
+        raise NsvitError("; ".join(wrong))
 
 
 def _as_given(files: Sequence[Path]) -> str:

@@ -210,6 +210,35 @@ def test_counts_and_classes_are_those_that_are_documented(complete):
     ]
 
 
+def test_imagenette_is_counted_and_its_classes_are_torchvisions(complete, capsys):
+    from torchvision.datasets import Imagenette
+
+    wnids = class_subset("imagenette-val")
+    assert set(wnids) == set(Imagenette._WNID_TO_CLASS) == set(class_subset("imagenette-train"))
+    assert list(wnids) == sorted(wnids, key=EVERY.index)
+    url, md5 = Imagenette._ARCHIVES["320px"]
+    assert PUBLISHED["imagenette-val"].place == url and md5 in PUBLISHED["imagenette-val"].how
+    each = {wnid: 392 + (k < 5) for k, wnid in enumerate(wnids)}
+    tree(complete / "val", each, complete / "one.jpeg")
+    own = {"path": "val", "published": "imagenette-val", "restrict": True}
+    data = config.DataConfig.model_validate(
+        {"root": str(complete), "classes": "imagenet-1k", "sets": {"val": own}, "train": "val"}
+    )
+    assert bad(data, 2) == {}
+    (complete / f"val/{wnids[0]}/0.jpeg").unlink()
+    assert bad(data, 2) == {
+        "val": [f"{complete}/val: 3,924 pictures, Imagenette, 320 px, val has 3,925"]
+    }
+
+
+def test_imagenette_yaml_says_where_its_pictures_are_had(capsys, monkeypatch, tmp_path):
+    path = Path(__file__).parents[2] / "config/imagenette.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["check-data", "--config", str(path)]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("download imagenette2-320.tgz") == 2 and "Not in this config" not in told
+
+
 def test_counts_of_other_peoples_sets_are_not_compared(complete):
     sets = {slug: {**SETS[slug], "published": None, "partial": False} for slug in ("a", "v2")}
     data = two_sets(complete).model_copy(

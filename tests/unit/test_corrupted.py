@@ -48,7 +48,7 @@ def exp(tmp_path, monkeypatch) -> config.Experiment:
     raw = yaml.safe_load((ROOT / "config/imagenette.yaml").read_text())
     raw["data"].update(root="pictures", dev_images=5)
     for name in ("train", "val"):
-        raw["data"]["sets"][name].update(resize=40, crop=SIDE)
+        raw["data"]["sets"][name].update(resize=40, crop=SIDE, published=None)
     raw["data"]["sets"]["c"]["corrupt"]["images"] = 1
     args = {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
     net = models.build("vit_tiny_patch16_224", {**args, "num_classes": 1000}, [0.5] * 3, [0.5] * 3)

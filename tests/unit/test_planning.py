@@ -1,10 +1,13 @@
 """The plan: hours, side by side, resources of the rules, and what is said about them."""
 
+import copy
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nsvit import cli, config, planning
 from nsvit.errors import NsvitError
@@ -73,7 +76,9 @@ def test_numbers_of_pictures_come_from_where_they_are_known():
 
 def test_what_is_not_known_is_said(capsys, tmp_path):
     text = (ROOT / "config/imagenette.yaml").read_text()
-    text = text.replace(", pictures: 9469", "").replace("vit_small_patch16_224.aug", "swin_tiny.x")
+    text = text.replace(", published: imagenette-train", "").replace(
+        "vit_small_patch16_224.aug", "swin_tiny.x"
+    )
     (tmp_path / "own.yaml").write_text(text)
     assert cli.main(["plan", "--config", str(tmp_path / "own.yaml")]) == 0
     shown = capsys.readouterr().out
@@ -93,6 +98,7 @@ def test_the_plan_on_the_command_line(capsys):
     assert cli.main(["plan", "--config", paths[0]]) == 0
     text = capsys.readouterr().out
     assert "finetuning" in text and "A100" in text and "assumption" in text
+    assert "8 cores read for a job" in text and "finetune=9 evaluate=9" in text
 
 
 @pytest.mark.parametrize(
@@ -168,6 +174,48 @@ def test_the_page_on_the_papers_scale_has_the_plans_numbers(capsys):
     models = ("vit_s", "vit_b", "vit_s_wrong_norm", "vit_b_wrong_norm")
     look = [costs.of_rule("evaluate", model, "none", "main", "seed0").total for model in models]
     assert f"| {sum(work.flops or 0 for work in look) / speed / 3600:.1f} hours |" in text
+
+
+def test_the_levers_on_that_page_save_what_it_says():
+    raw = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
+
+    def shrunk(change) -> str:
+        own = copy.deepcopy(raw)
+        change(own)
+        plan = planning.make_plan(config.validate(own), planning.speed_of("a100"))
+        return f"{plan.stages[-1].hours / 24:.0f}"
+
+    def without(name):
+        def change(own):
+            del own["evaluate"]["conditions"][name]
+            for one in own["evaluate"]["robust"].values():
+                one["conditions"] = [slug for slug in one["conditions"] if slug != name]
+
+        return change
+
+    def one_seed(own):
+        for arm in own["arms"].values():
+            arm["seeds"] = [0]
+
+    def fewer_pictures(own):
+        for condition in own["evaluate"]["conditions"].values():
+            if "images" in condition:
+                condition["images"] //= 5
+
+    def controls(own):
+        for name in ("vit_s_wrong_norm", "vit_b_wrong_norm"):
+            own["models"][name]["max_seeds"] = 1
+
+    told = " ".join((ROOT / "docs/paper_scale.md").read_text().split())
+    for before, change in (
+        ("one seed, as the paper has:", one_seed),
+        ("without CW:", without("cw")),
+        ("without AutoAttack:", without("autoattack_4")),
+        ("for every attack that has `images`:", fewer_pictures),
+        ("the controls read wrongly with one seed:", controls),
+    ):
+        assert re.search(rf"{before} (\d+)", told)[1] == shrunk(change), before
+    assert f"leave of the {shrunk(dict)} days" in told
 
 
 def test_the_report_shows_the_plan():

@@ -39,6 +39,15 @@ def test_each_rule_calls_its_verb_with_its_recipe():
                 assert directive in text, (name, directive)
 
 
+def test_pictures_and_weights_are_looked_at_before_anything_is_computed():
+    """With few cores, finetuning would otherwise run for days before a wrong file is found."""
+    found = {name: re.search(r"^    priority: (\d+)", text, re.M) for name, text in rules().items()}
+    priority = {name: int(match[1]) if match else 0 for name, match in found.items()}
+    computing = set(rules()) - TARGETS - {"scan", "prepare_model", "plan"}
+    most = max(priority[name] for name in computing)
+    assert priority["scan"] > most and priority["prepare_model"] > most > 0
+
+
 def test_every_caption_exists():
     text = "".join(rules().values()) + (ROOT / "workflow/rules/common.smk").read_text()
     for caption in re.findall(r"\.\./report/(\w+)\.rst", text):

@@ -89,6 +89,7 @@ rule scan:
         f"{R}/logs/scan/{{set}}.log",
     benchmark:
         f"{R}/benchmarks/scan/{{set}}.tsv"
+    priority: 20  # a damaged picture shows before anything is computed
     # On disk there may be millions of pictures: ImageNet-C has 3.75 million.
     threads: 1 if exp.data.menagerie else 8
     resources:

@@ -43,6 +43,7 @@ rule prepare_model:
         f"{R}/logs/prepare_model/{{model}}.log",
     benchmark:
         f"{R}/benchmarks/prepare_model/{{model}}.tsv"
+    priority: 20  # a wrong file of weights shows before anything is computed
     threads: 1
     resources:
         mem_mb=memory("prepare_model", "model"),
