@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -122,6 +123,10 @@ def _case(one: Measured) -> dict[str, Any]:
         "memory": one.memory,
         "targets": dict(case.targets),
         "limits": dict(case.limits),
+        "shares": {
+            side: {"most": most, "found": statistics.median(one.shares[side])}
+            for side, most in case.shares.items()
+        },
         "flat": case.flat,
         "flops": dict(case.flops),
         "milliseconds": {side: one.milliseconds(side) for side in case.sides},
@@ -178,10 +183,15 @@ def goals(case: Mapping[str, Any]) -> list[str]:
     rows = []
     for side, least in case.get("targets", {}).items():
         found = next(iter(case["ratios"][side].values()))[0]
-        rows.append((side, f"at least {least:g} x", f"{found:.2f} x", found >= least))
+        rows.append((side, f"at least {least:.3g} x", f"{found:.2f} x", found >= least))
     for side, most in case.get("limits", {}).items():
         seconds = case["milliseconds"][side] * case["items"] / 1000
         rows.append((side, f"at most {most:g} s", f"{seconds:.2f} s", seconds <= most))
+    for side, share in case.get("shares", {}).items():
+        most, part = share["most"], share["found"]
+        rows.append(
+            (side, f"at most {100 * most:g} % of the time", f"{100 * part:.2f} %", part <= most)
+        )
     if case.get("flat"):
         one, more = (case["memory"].get(side) for side in case["flat"])
         if one is not None and more is not None:

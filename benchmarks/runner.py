@@ -36,6 +36,8 @@ class Case:
         threads: torch's; None leaves them.
         targets: by side, how many times faster than the first baseline it should be.
         limits: by side, the seconds that it should take at most.
+        shares: by side, the part of its time that an extra should take at most; how much it took
+            is the attribute `share` of each result.
         flat: two sides, of which the second should need no more memory than the first.
         flops: by side, floating-point operations of one item, for the share of the machine's
             ceiling.
@@ -54,6 +56,7 @@ class Case:
     threads: int | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
     flat: tuple[str, str] | None = None
     flops: Mapping[str, float] = field(default_factory=dict)
 
@@ -68,12 +71,14 @@ class Measured:
         seconds: by clock and side, one number for each repeat.
         memory: by side, MiB that the first run took at its peak on top of what was there before,
             None where that cannot be told.
+        shares: by side of `Case.shares`, what was found, one number for each repeat.
     """
 
     case: Case
     agreement: str
     seconds: Mapping[str, Mapping[str, list[float]]]
     memory: Mapping[str, float | None]
+    shares: Mapping[str, list[float]] = field(default_factory=dict)
 
     def milliseconds(self, side: str) -> float:
         """Median over the repeats, for one item."""
@@ -119,15 +124,18 @@ def _timed(one: Measured, label: str, work: Callable[[], Any]) -> Any:
             one.seconds[name][label].append(clock() - before[name])
     if one.case.clock == "reported":
         one.seconds["reported"][label].append(result.seconds)
+    if label in one.shares:
+        one.shares[label].append(result.share)
     return result
 
 
 def _checked(case: Case) -> Measured:
     clocks = dict.fromkeys((*CLOCKS, case.clock))
     memory: dict[str, float | None] = {}
-    one = Measured(
-        case, "", {clock: {label: [] for label in case.sides} for clock in clocks}, memory
-    )
+    seconds: dict[str, dict[str, list[float]]] = {
+        clock: {label: [] for label in case.sides} for clock in clocks
+    }
+    one = Measured(case, "", seconds, memory, {label: [] for label in case.shares})
     results = {}
     for label, work in case.sides.items():
         with peak_of(memory, label):
@@ -137,8 +145,8 @@ def _checked(case: Case) -> Measured:
     except NsvitError as error:
         raise NsvitError(f"benchmark {case.name!r}: {error}") from None
     if case.repeats != 0:  # the first run warms up, and is not counted
-        for times in one.seconds.values():
-            for own in times.values():
+        for found in (*one.seconds.values(), one.shares):
+            for own in found.values():
                 own.clear()
     return replace(one, agreement=agreement)
 

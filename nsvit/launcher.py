@@ -56,14 +56,23 @@ def timeout() -> float:
     Raises:
         NsvitError: not a positive number.
     """
-    text = os.environ.get("NSVIT_TIMEOUT") or str(TIMEOUT)
+    return seconds("NSVIT_TIMEOUT", TIMEOUT)
+
+
+def seconds(name: str, default: float) -> float:
+    """Seconds as a variable of the environment says, or the default.
+
+    Raises:
+        NsvitError: not a positive number.
+    """
+    text = os.environ.get(name) or str(default)
     try:
-        seconds = float(text)
+        found = float(text)
     except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e9:
-        raise NsvitError(f"NSVIT_TIMEOUT={text}: expected a number of seconds above 0")
-    return seconds
+        found = 0.0
+    if not 0 < found < 1e9:
+        raise NsvitError(f"{name}={text}: expected a number of seconds above 0")
+    return found
 
 
 def nodes(given: int | None = None) -> int:

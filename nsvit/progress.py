@@ -174,6 +174,9 @@ def alive() -> Iterator[None]:
 
     Does nothing on a terminal. Of several processes of one job only the first writes lines, and
     whoever started them says how it was.
+
+    Raises:
+        NsvitError: NSVIT_PROGRESS_SECONDS is no number of seconds.
     """
     if sys.stderr.isatty():
         yield
@@ -182,16 +185,19 @@ def alive() -> Iterator[None]:
     first, tells = launcher.is_first(), launcher.is_first() and not launcher.launched()
     if tells:
         _log.info("%s %s", STARTED, _where())
-    thread = threading.Thread(target=_tell, args=(over, _log_file(), first), daemon=True)
-    thread.start()
-    word, level = FAILED, logging.ERROR
+    thread, word, level = None, FAILED, logging.ERROR
     try:
+        every = launcher.seconds("NSVIT_PROGRESS_SECONDS", LINE_SECONDS)
+        asked = (over, _log_file(), first, every)
+        thread = threading.Thread(target=_tell, args=asked, daemon=True)
+        thread.start()
         yield
         word, level = FINISHED, logging.INFO
     finally:
         stage("")
         over.set()
-        thread.join(timeout=BEAT_SECONDS)
+        if thread is not None:
+            thread.join(timeout=BEAT_SECONDS)
         if tells:
             _log.log(level, "%s %s", word, duration(time.monotonic() - begun))
 
@@ -212,8 +218,7 @@ def _log_file() -> int | None:
         return None
 
 
-def _tell(over: threading.Event, file: int | None, first: bool) -> None:
-    every = float(os.environ.get("NSVIT_PROGRESS_SECONDS") or LINE_SECONDS)
+def _tell(over: threading.Event, file: int | None, first: bool, every: float) -> None:
     told = time.monotonic()
     while not over.wait(min(BEAT_SECONDS, every)):
         if file is not None:

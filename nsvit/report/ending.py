@@ -22,11 +22,9 @@ def ending(results: Path, shown: Collection[str]) -> str:
         shown: the configuration's tables of accuracies.
     """
     why = f"{results}/tables/claims.md"
-    where = [
-        f"Everything on one page: {results}/report.html",
-        f"Which file is what: {results}/README.md",
-    ]
-    parts = ["\n".join(where)]
+    pages = {"Everything on one page": "report.html", "Which file is what": "README.md"}
+    there = {what: results / name for what, name in pages.items() if (results / name).exists()}
+    parts = ["\n".join(f"{what}: {path}" for what, path in there.items())]
     try:
         groups = read_verdicts(results / "tables/claims.csv")
     except NsvitError:

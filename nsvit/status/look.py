@@ -169,8 +169,8 @@ def look(results: str | Path, exp: c.Experiment | None = None) -> Status:
 def _planned(path: Path) -> c.Experiment:
     if not path.exists():
         raise NsvitError(
-            f"{path}: no such file; it is the first that a run makes. If the run is older, say "
-            "--config FILE with its configuration"
+            f"{path}: no such file; a whole run makes it first, one of some targets does not. Say "
+            "--config FILE with the run's configuration"
         )
     content = artifacts.read_json(path)
     try:

@@ -38,7 +38,7 @@ LAUNCH += "launcher.launch(sys.argv[1], sys.argv[2:], module='tests.distributed.
 
 @dataclass(frozen=True)
 class Outcome:
-    """What some processes made, and how they ended."""
+    """What some processes made, and how they ended: seconds after one was killed or froze."""
 
     out: Path
     output: str = ""
@@ -67,12 +67,15 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Outcome]:
         command += [str(world.write_commands(folder, out)), fate]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "NSVIT_DEVICE": "cpu", **extra}
         environment |= {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2"}
-        begun = time.monotonic()
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
             timeout=200,
         )  # fmt: skip
-        seconds = time.monotonic() - begun
+        ended, fate = time.time(), out / "fate.json"
+        if (out / "handed/unfinished").exists():
+            command = world.finetune_command(folder, world.RUNS["short"], out / "handed")
+            assert cli.main(command) == 0
+        seconds = ended - read(fate) if fate.exists() else -1.0
         found[number] = Outcome(out, done.stdout + done.stderr, done.returncode, seconds)
     return found
 

@@ -22,10 +22,21 @@ RUNS: dict[str, specs.FinetuneSpec] = {
     "nullspace": spec(
         "nullspace", noise=NOISE, augmentation="light", drop_path=0.3, label_smoothing=0.1
     ),
+    "short": spec(
+        "nullspace",
+        noise=NOISE.model_copy(update={"max_steps": 4}),
+        augmentation="light",
+        drop_path=0.3,
+        rounds=2,
+        steps=3,
+    ),
     "random": spec("random", noise=NOISE, augmentation="imagenet", rounds=2),
     "madry": spec("madry", augmentation="light", rounds=2),
     "trades": spec("trades", augmentation="light", rounds=2),
 }
+
+#: Runs as "short" that are stopped: one goes on as it was begun, the other in one process.
+STOPPED = ("stopped", "handed")
 
 CONDITIONS: dict[str, dict[str, Any]] = {
     "clean": {"label": "Clean", "set": "train"},
@@ -87,8 +98,9 @@ def commands(folder: Path, out: Path) -> list[list[str]]:
 
 
 def write_commands(folder: Path, out: Path) -> Path:
-    """The command lines as the file that `work` reads."""
+    """The command lines as the file that `work` reads; the last two are of runs that it stops."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "commands.json"
-    path.write_text(json.dumps(commands(folder, out)))
+    own = [finetune_command(folder, RUNS["short"], out / name) for name in STOPPED]
+    path.write_text(json.dumps([*commands(folder, out), *own]))
     return path

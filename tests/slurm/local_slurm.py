@@ -7,6 +7,7 @@ looks for its configuration there and nowhere else.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
@@ -23,8 +24,12 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "munged")
+#: Waits for another apt, and not for minutes for a host that does not answer.
+APT = ("-oDPkg::Lock::Timeout=120", "-oAcquire::http::Timeout=20", "-oAcquire::Retries=1")
 ETC = Path("/etc/slurm")
 PREFIX = "nsvit-slurm-"
+#: In a cluster's folder: locked as long as the test that started it runs.
+ALIVE = "alive"
 #: In the environment of every process of the cluster and of its jobs: how they are found again.
 MARK = "NSVIT_TEST_CLUSTER"
 
@@ -83,23 +88,31 @@ def install() -> None:
     if shutil.which("apt-get") is None:
         raise Unavailable(f"no {', '.join(missing)} here, and no apt-get to install it with")
     log.info("installing %s", " ".join(PACKAGES))
-    flags = ["-y", "-qq", "--no-install-recommends"]
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", *flags, *PACKAGES]):
-        try:
-            subprocess.run(
-                command,
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=True,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            reason = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1:]
-            raise Unavailable(f"{' '.join(command[:2])} failed: {''.join(reason)}") from None
+    # A list that cannot be fetched does not matter where an older one will do.
+    problems = [_apt("update"), _apt("install", "-y", "--no-install-recommends", *PACKAGES)]
     if missing := _missing():
-        raise Unavailable(f"no {', '.join(missing)} here even with the packages installed")
+        reasons = "; ".join(filter(None, problems)) or "although the packages are installed"
+        raise Unavailable(f"no {', '.join(missing)} here: {reasons}")
+
+
+def _apt(verb: str, *arguments: str) -> str:
+    """Runs apt-get; returns what went wrong, or nothing."""
+    command = ["apt-get", verb, "-qq", *APT, *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return f"apt-get {verb} is not done after 300 s"
+    if not done.returncode:
+        return ""
+    return f"apt-get {verb} failed: {''.join(done.stderr.strip().splitlines()[-1:])}"
 
 
 def _missing() -> list[str]:
@@ -117,6 +130,8 @@ class Cluster:
         path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
         self.environment = {**os.environ, "PATH": path, MARK: str(self.base)}
         self.daemons: list[subprocess.Popen[bytes]] = []
+        self.alive = (self.base / ALIVE).open("w")  # the lock goes with this process
+        fcntl.flock(self.alive, fcntl.LOCK_EX)
 
     def __enter__(self) -> Cluster:
         try:
@@ -180,6 +195,7 @@ class Cluster:
                 daemon.kill()
                 daemon.wait()
         _remove(self.base)
+        self.alive.close()
 
     def _write_configuration(self) -> None:
         gres = []
@@ -195,9 +211,12 @@ class Cluster:
         text = CONF.format(**values, cpus=self.cpus, memory=memory, gpus=self.gpus)
         (self.base / "slurm.conf").write_text(text)
         (self.base / "gres.conf").write_text("".join(gres))
-        ETC.mkdir(exist_ok=True)
-        for name in _LINKS:
-            (ETC / name).symlink_to(self.base / name)
+        try:
+            ETC.mkdir(exist_ok=True)
+            for name in _LINKS:
+                (ETC / name).symlink_to(self.base / name)
+        except OSError as error:  # read-only, or another test was faster
+            raise Unavailable(f"{ETC} cannot be used: {error.strerror}") from None
 
     def _daemon(self, name: str, *arguments: str) -> None:
         with (self.base / f"log/{name}.out").open("wb") as out:
@@ -243,7 +262,8 @@ def _sweep() -> None:
     """Removes what an earlier test left that was killed.
 
     Raises:
-        Unavailable: this machine is configured for a SLURM that is not a test's.
+        Unavailable: this machine is configured for a SLURM that is not a test's, or is that of a
+            test that runs.
     """
     for name in _LINKS:
         link = ETC / name
@@ -252,7 +272,21 @@ def _sweep() -> None:
         base = Path(os.readlink(link)).parent if link.is_symlink() else link
         if not base.name.startswith(PREFIX):
             raise Unavailable(f"{link} is there: this machine has a SLURM of its own")
+        if _runs(base):
+            raise Unavailable(f"another test has its SLURM in {base}")
         _remove(base)
+
+
+def _runs(base: Path) -> bool:
+    """Whether the test that started a cluster still runs."""
+    try:
+        with (base / ALIVE).open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _remove(base: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from benchmarks import (
     memory,
     noise,
     pictures,
+    processes,
     report,
     resume,
     runner,
@@ -138,10 +140,12 @@ def test_targets_are_judged() -> None:
         "name": "c", "items": 2, "milliseconds": {"a": 100.0, "b": 50.0},
         "ratios": {"b": {"a": [2.0, 1.5, 2.5]}}, "targets": {"b": 2.1}, "limits": {"a": 0.2},
         "memory": {"a": 100.0, "b": 300.0}, "flat": ["a", "b"],
+        "shares": {"b": {"most": 0.03, "found": 0.0312}},
     }  # fmt: skip
     assert report.goals(case) == [
         "| c | b | at least 2.1 x | 2.00 x | **missed** |",
         "| c | a | at most 0.2 s | 0.20 s | met |",
+        "| c | b | at most 3 % of the time | 3.12 % | **missed** |",
         "| c | b | no more memory | 100 and 300 MiB | **missed** |",
     ]
 
@@ -303,7 +307,36 @@ def test_what_going_on_costs_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     assert re.match(r"the same weights; \d+ snapshots and 3 states took \d", one.check(found))
     assert 0 < found[resume.WITH].kept < found[resume.WITH].total
     assert found[resume.WITHOUT].kept < found[resume.WITH].kept
+    (measured,) = measure([one], 1)
+    path = report.write_stage(tmp_path / "out", "going on", [measured], SETTINGS, OWN)
+    kept = json.loads(path.read_text())["stages"]["going on"]["cases"][0]["shares"][resume.WITH]
+    assert kept == {"most": 0.03, "found": measured.shares[resume.WITH][0]}
+    path.unlink(), path.parent.rmdir()
     next(iter(found[resume.WITH].weights.values())).add_(1)
     with pytest.raises(NsvitError, match="change the weights"):
         one.check(found)
     assert not list(tmp_path.iterdir())
+
+
+def test_two_processes_are_compared_with_one_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their rounds are made up: tests/distributed runs real ones."""
+
+    def finetune(name: str, number: int, moved: float = 0.0, ran: int = 0) -> processes.Round:
+        bias = np.array([0.0, 9.0 * number, 0.0])  # of the keys, which softmax ignores
+        weights = {"fc.weight": np.array([1.0 + moved]), "qkv.bias": bias}
+        return processes.Round(8.0 / number, weights, 40, ran or number)
+
+    monkeypatch.setattr(processes, "_finetune", finetune)
+    monkeypatch.setattr(processes, "_cores", lambda: [0, 1])
+    (case,) = processes.cases(argparse.Namespace(large=False))
+    (found,) = measure([case], 1)
+    (row,) = report.goals(report._case(found))
+    assert row.endswith("| 2 processes, 2 cores | at least 1.33 x | 2.00 x | met |")
+    one = finetune("m", 1)
+    with pytest.raises(NsvitError, match="disagree: weights differ by 1.0e-03"):
+        case.check({processes.ONE: one, processes.TWO: finetune("m", 2, moved=1e-3)})
+    with pytest.raises(NsvitError, match="1 and 1 processes instead of 1 and 2"):
+        case.check({processes.ONE: one, processes.TWO: finetune("m", 2, ran=1)})
+    monkeypatch.setattr(processes, "_cores", lambda: [0])
+    with pytest.raises(NsvitError, match="one core"):
+        processes.cases(argparse.Namespace(large=False))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -174,3 +178,61 @@ def test_torchrun_starts_once_on_every_node(
         assert part in given
     assert "--rdzv_endpoint=10.0.0.1:20071" in given
     assert given[-4:] == ["nsvit.cli", "finetune", "--out", "x"]
+
+
+LAUNCH = """
+import sys
+from nsvit import launcher, stopping
+stopping.at_once()
+try:
+    launcher.launch("2", sys.argv[1:], module="tests.distributed.sleeper")
+except stopping.Stopped as stopped:
+    sys.exit(stopped.code)
+"""
+
+
+@pytest.mark.xdist_group("distributed")
+@pytest.mark.parametrize(
+    ("whom", "sent", "code"),
+    [
+        ("launcher", signal.SIGTERM, 143),
+        ("process", signal.SIGTERM, 143),
+        ("launcher", signal.SIGKILL, -9),
+    ],
+)
+def test_all_processes_end_with_the_one_that_is_asked_to(
+    tmp_path: Path, whom: str, sent: signal.Signals, code: int
+) -> None:
+    started = subprocess.Popen([sys.executable, "-c", LAUNCH, str(tmp_path)], cwd=ROOT)
+    pids: list[int] = []
+    try:
+        wait_until(lambda: len(numbers(tmp_path)) == 2)
+        pids = numbers(tmp_path)
+        os.kill(started.pid if whom == "launcher" else pids[1], sent)
+        assert started.wait(60) == code
+        wait_until(lambda: not any(map(runs, pids)))
+    finally:
+        started.kill()
+        for pid in filter(runs, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+def numbers(folder: Path) -> list[int]:
+    """Of the processes that have begun to wait, by rank."""
+    texts = [path.read_text() for path in sorted(folder.iterdir())]
+    return [int(text) for text in texts if text]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)

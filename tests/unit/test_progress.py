@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nsvit import progress, runtime
+from nsvit.errors import NsvitError
 
 SCRIPT = """
 import sys, time
@@ -86,6 +87,16 @@ def test_a_long_step_keeps_the_log_fresh(tmp_path, monkeypatch):
                     break
                 time.sleep(0.02)
     assert log.stat().st_mtime == pytest.approx(time.time(), abs=60)
+
+
+@pytest.mark.parametrize("text", ["0", "often"])
+def test_no_number_of_seconds_is_refused(monkeypatch, caplog, text):
+    """Not found out by the thread alone: without it a job would look like a killed one."""
+    monkeypatch.setenv("NSVIT_PROGRESS_SECONDS", text)
+    wanted = pytest.raises(NsvitError, match=f"NSVIT_PROGRESS_SECONDS={text}: expected a number")
+    with wanted, progress.alive():
+        pytest.fail("begun")
+    assert "failed after" in caplog.text
 
 
 def test_loops_are_iterables_that_leave_nothing_behind():

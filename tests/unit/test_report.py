@@ -50,9 +50,15 @@ def test_the_end_of_a_run_fits_a_terminal_and_loses_nothing(results, monkeypatch
     assert "# Table 1" not in ending.ending(results, ["table2"])
     for name in ("tables/table1.md", "tables/claims.csv"):
         (results / name).unlink()
+    pages = [results / name for name in ("report.html", "README.md")]
+    for path in pages:
+        path.touch()
     assert ending.ending(results, ["table1"]).startswith(
-        "\nEverything on one page: one/report.html"
+        "\nEverything on one page: one/report.html\nWhich file is what: one/README.md"
     )
+    for path in pages:  # of one rule alone, as on the command line
+        path.unlink()
+    assert not ending.ending(results, ["table1"]).strip()
 
 
 def made(results: Path) -> Page:
