@@ -475,6 +475,11 @@ def test_paper_yaml_is_the_papers_matrix():
     others = [own for slug, own in sets.items() if slug not in ("c", "stylized")]
     assert {(own.resize, own.crop) for own in others} == {(256, 224)}
     assert {slug for slug, own in sets.items() if own.restrict} == {"a", "r"}
+    among_all = [c for c in exp.evaluate.conditions.values() if not c.restricted]
+    assert {(c.set, c.average, c.paper) for c in among_all} == {
+        ("a", False, None),
+        ("r", False, None),
+    }
     columns = [c.paper for c in exp.evaluate.conditions.values() if c.paper]
     assert tuple(columns) == paper.COLUMNS
     assert exp.evaluate.conditions["c"].metric == "mce"
