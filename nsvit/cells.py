@@ -301,7 +301,7 @@ _OWN = ["sample", "correct"]
 
 
 def compare(cells: Iterable[Listed]) -> list[str]:
-    """The doubts that come from comparing attacks on the same run.
+    """The doubts that come from comparing attacks on the same run, with each other and with none.
 
     Conditions that predict among all classes are not compared with those that do not. What one
     run has on one set is in memory at a time, a few bytes for each row.
@@ -310,14 +310,14 @@ def compare(cells: Iterable[Listed]) -> list[str]:
 
     groups: dict[tuple[Any, ...], dict[str, list[Listed]]] = {}
     for cell in dict.fromkeys(cells):
-        if cell.attacked:
-            sets = groups.setdefault((cell.run, cell.restricted), {})
-            sets.setdefault(cell.set, []).append(cell)
+        sets = groups.setdefault((cell.run, cell.restricted), {})
+        sets.setdefault(cell.set, []).append(cell)
     found = []
     for sets in groups.values():
-        several = [group for group in sets.values() if len(group) > 1]
+        attacked = [group for group in sets.values() if any(cell.attacked for cell in group)]
+        several = [group for group in attacked if len(group) > 1]
         doubts = [doubt for group in several for doubt in checks.doubts(_checked(group))]
-        doubts.sort(key=lambda doubt: doubt.check == "rising_with_radius")  # as of all sets at once
+        doubts.sort(key=lambda doubt: checks.COMPARED.index(doubt.check))  # as of all sets at once
         found += [str(doubt) for doubt in doubts]
     return found
 

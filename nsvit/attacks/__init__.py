@@ -9,6 +9,7 @@ is named in `nsvit.scoring`'s `_SAME_START`: only where the result is the same a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ def refuse(
         NsvitError: names the condition, the attack, the model and what is missing.
     """
     try:
+        _check_size(config, model)
         if config.name == "patch_fool":
             patch_fool.check(pixel_model(model), config.patches)
         elif config.name == "mi_fgsm":
@@ -153,6 +155,20 @@ def refuse(
             auto.check(classes, config.parts)
     except NsvitError as error:
         raise NsvitError(f"{where}: {error}") from None
+
+
+def _check_size(config: AttackConfig, model: nn.Module) -> None:
+    """Refuses an l2 radius beyond the largest change there is, such as one in grey levels."""
+    threat = threat_of(config)
+    if threat.norm != "l2" or math.isinf(threat.radius):
+        return
+    tall, wide = pixel_model(model).image_size
+    most = math.sqrt(3 * tall * wide)
+    if threat.radius > most:
+        raise NsvitError(
+            f"attack {config.name}: l2 radius {threat.radius:g}; no change of {tall} x {wide} "
+            f"pixels in [0, 1] is larger than {most:.1f}"
+        )
 
 
 def examine(model: nn.Module, images: Tensor, labels: Tensor, where: str) -> list[Doubt]:

@@ -21,15 +21,13 @@ from nsvit import runtime
 from nsvit.attacks.folding import folding
 from nsvit.attacks.steps import Context, Started, holds, seeds_for
 from nsvit.attacks.threat import ThreatModel
+from nsvit.config.attacks import MIN_CLASSES
 from nsvit.errors import NsvitError
 
 log = logging.getLogger(__name__)
 
 #: The parts of the published standard version, in its order.
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-#: Classes that a part's loss needs: differences of logits are divided by that of the first and the
-#: third largest, for a target by that of the first and the mean of the third and the fourth.
-MIN_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
 #: Of the package; it says there what makes its result doubtful.
 _LOGGER = "auto-attack"
 _REFERENCE = " See flags_doc.md for details."

@@ -11,6 +11,11 @@ from pydantic import (
 
 from nsvit.config.base import PositiveFloat, PositiveInt, Radius, Section, Slug
 
+#: Classes that the loss of a part of AutoAttack needs, where more than two: differences of logits
+#: are divided by that of the first and the third largest, for a target by that of the first and the
+#: mean of the third and the fourth.
+MIN_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
+
 
 class FgsmConfig(Section):
     """One step along the sign of the gradient (linf)."""
@@ -33,6 +38,16 @@ class _Bounded(Section):
             raise ValueError("a linf radius is written k/255 with k a whole number from 0 to 255")
         if self.norm == "l2" and isinstance(self.radius, str):
             raise ValueError("an l2 radius is a positive number in pixel units, such as 0.5")
+        return self
+
+    @model_validator(mode="after")
+    def _step_fits_pixels(self) -> _Bounded:
+        step = getattr(self, "step_size", None)
+        if self.norm == "linf" and step is not None and step > 1.0:
+            raise ValueError(
+                f"step_size {step:g} is larger than any change: pixels are in [0, 1], 2/255 is "
+                "0.00784"
+            )
         return self
 
 

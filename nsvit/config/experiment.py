@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from nsvit.config.attacks import MiFgsmConfig
+from nsvit.config.attacks import MIN_CLASSES, AutoAttackConfig, MiFgsmConfig
 from nsvit.config.base import Section, Slug
 from nsvit.config.data import DataConfig
 from nsvit.config.evaluation import (
@@ -29,8 +30,8 @@ from nsvit.config.evaluation import (
 )
 from nsvit.config.machine import MachineConfig
 from nsvit.config.method import ArmConfig, FinetuneConfig
-from nsvit.config.models import ModelConfig, PretrainConfig
-from nsvit.config.spelling import keys_at, meant
+from nsvit.config.models import ModelConfig, PretrainConfig, local_dir
+from nsvit.config.spelling import keys_at, meant, place_of, telling
 from nsvit.config.studies import LambdaConfig
 from nsvit.errors import NsvitError
 
@@ -91,7 +92,8 @@ class Experiment(Section):
         own = self.data.menagerie
         if own is None or "damagenet" not in self.data.sets:
             return
-        tested = [slug for slug, model in self.models.items() if model.timm == own.transfer.cnn]
+        cnn = _named(own.transfer.cnn)
+        tested = [slug for slug, model in self.models.items() if _named(model.timm) == cnn]
         if tested:
             raise ValueError(
                 f"data.menagerie.transfer.cnn: the model under test {tested[0]!r} itself; set "
@@ -122,6 +124,21 @@ class Experiment(Section):
             )
         if isinstance(condition.attack, MiFgsmConfig):
             _need((condition.attack.source,), self.evaluate.sources, f"{key}.attack.source")
+        if isinstance(condition.attack, AutoAttackConfig):
+            self._classes_are_enough(key, condition, condition.attack)
+
+    def _classes_are_enough(
+        self, key: str, condition: ConditionConfig, attack: AutoAttackConfig
+    ) -> None:
+        """As far as the configuration says how many classes a model has; else at the start."""
+        for slug in condition.models or self.models:
+            classes = self.models[slug].model_args.get("num_classes")
+            for part in attack.parts:
+                if classes is not None and classes < MIN_CLASSES.get(part, 2):
+                    raise ValueError(
+                        f"{key}.attack: models.{slug} has {classes} classes; part {part} needs at "
+                        f"least {MIN_CLASSES.get(part, 2)}: leave it out of `parts`"
+                    )
 
     def _robust_is_sound(self, slug: str, robust: RobustConfig) -> None:
         key = f"evaluate.robust.{slug}"
@@ -234,8 +251,17 @@ class Experiment(Section):
 
 def _same_weights(one: ModelConfig, other: ModelConfig) -> bool:
     """Whether two sections name the same weights, however they are read."""
-    named = [(m.timm, m.checkpoint, m.model_args) for m in (one, other)]
+    named = [
+        (_named(m.timm), m.checkpoint and os.path.abspath(m.checkpoint), m.model_args)
+        for m in (one, other)
+    ]
     return named[0] == named[1]
+
+
+def _named(name: str) -> str:
+    """A timm name; of a folder its path, which can be written in several ways."""
+    folder = local_dir(name)
+    return name if folder is None else os.path.abspath(folder)
 
 
 def _need(slugs: tuple[str, ...], among: dict[str, Any], key: str) -> None:
@@ -295,9 +321,10 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 def describe(error: ValidationError, source: str) -> str:
     """A validation error for people: each problem with its key, value and what is allowed."""
-    lines = [f"{source}: {error.error_count()} problem(s)"]
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    problems = telling(error.errors())
+    lines = [f"{source}: {len(problems)} problem(s)"]
+    for problem in problems:
+        key = ".".join(map(str, place_of(problem))) or "(top level)"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             *place, word = problem["loc"]

@@ -1,10 +1,17 @@
-"""What somebody who misspelt a key probably meant."""
+"""Problems of a configuration for people: what somebody who misspelt a key probably meant."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+#: What pydantic puts behind a key whose value may be of several kinds: the kind that it tried.
+_TRIED = re.compile(r"function-\w+\[.*|constrained-\w+")
 
 
 def meant(word: str, among: Collection[str]) -> str:
@@ -42,3 +49,20 @@ def keys_at(schema: dict[str, Any], path: Sequence[int | str], title: str) -> se
         return found.union(*(walk(one, rest[1:]) for one in below))
 
     return walk(schema if title == schema["title"] else defs.get(title), path)
+
+
+def place_of(problem: ErrorDetails) -> tuple[int | str, ...]:
+    """The keys that lead to a problem, without the kinds of value that were tried there."""
+    return tuple(part for part in problem["loc"] if not _TRIED.fullmatch(str(part)))
+
+
+def telling(problems: Iterable[ErrorDetails]) -> list[ErrorDetails]:
+    """The problems; of several at one key those that say more than that it is another kind."""
+    places: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for problem in problems:
+        places.setdefault(place_of(problem), []).append(problem)
+    found: list[ErrorDetails] = []
+    for own in places.values():
+        more = [one for one in own if not one["type"].endswith(("_type", "_parsing"))]
+        found += more or own
+    return found

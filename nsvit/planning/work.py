@@ -24,6 +24,10 @@ READ_SECONDS, CUT_SECONDS, AUGMENT_SECONDS = 0.004, 0.0005, 0.012
 NEXT_TO_NOTHING = 1e-4
 #: Bytes of 8-bit pixels that are kept in memory: `nsvit.inputs.KEEP_BYTES`, a quarter for pools.
 KEEP_BYTES = 1 << 30
+#: Pictures on which it is tried whether passes can begin at the noise: `nsvit.prefixes.TRIED`.
+TRIED = 2
+#: Bytes of what comes before the noise that a pool keeps: `nsvit.visits.KEEP_PREFIXES`.
+KEEP_PREFIXES = KEEP_BYTES // 4
 
 
 @dataclass(frozen=True)
@@ -102,17 +106,26 @@ def learned(
 ) -> Work:
     """Learning one noise: per step a noisy pass and its gradient, and the clean pass.
 
-    The clean logits of a pool that fits into memory are computed once, else at every step.
+    The clean logits of a pool that fits into memory are computed once, else at every step. Noisy
+    passes begin at the block (`nsvit.prefixes`), of which a pool keeps what comes before as far as
+    that fits; whether they can is tried at the start, by a whole pass and one that begins there.
     """
     shown = config.max_steps * min(config.batch_size, config.pool)
     pixels = 3 * shape.image**2 if shape else KEEP_BYTES
-    clean = min(shown, config.pool) if config.pool * pixels <= KEEP_BYTES // 4 else shown
+    in_memory = config.pool * pixels <= KEEP_BYTES // 4
+    clean = min(shown, config.pool) if in_memory else shown
+    tried = 2 * min(TRIED, config.batch_size, config.pool)
     flops = None
     if shape is not None:
+        before = shape.embed_flops + block * shape.block_flops
+        prefixes = config.pool * 4 * shape.tokens * shape.width
+        again = (shown - clean) * max(0.0, 1.0 - KEEP_PREFIXES / prefixes)
         above = (shape.depth - block) / shape.depth
         back = above * (shape.input_backward_flops - shape.embed_flops)
-        flops = (shown + clean) * shape.forward_flops + shown * back
-    return Work(what, shown + clean, shown, 0, flops, clean, config.early_stop, clean * each)
+        flops = (tried + shown + clean) * shape.forward_flops + shown * back
+        flops -= (shown - again) * before
+    forward = tried + shown + clean
+    return Work(what, forward, shown, 0, flops, clean, config.early_stop, clean * each)
 
 
 def shrunk(

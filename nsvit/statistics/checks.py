@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: An attack further right contains or outdoes those to its left at the same norm and radius.
 STRENGTH = ("fgsm", "pgd", "autoattack")
 
+#: What comparing records can find, in the order in which it is told.
+COMPARED = ("weaker_than_smaller", "rising_with_radius", "better_than_clean")
+
 #: Contradictions of fewer samples are never told.
 _FEWEST = 2
 
@@ -108,7 +111,11 @@ def doubts(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
         tolerance: a fraction of the samples; contradictions of no more than that, or of a single
             sample, are left to chance.
     """
-    return weaker_than_smaller(records, tolerance) + rising_with_radius(records, tolerance)
+    return [
+        *weaker_than_smaller(records, tolerance),
+        *rising_with_radius(records, tolerance),
+        *better_than_clean(records, tolerance),
+    ]
 
 
 def weaker_than_smaller(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
@@ -152,6 +159,28 @@ def rising_with_radius(records: pd.DataFrame, tolerance: float = 0.005) -> list[
                         f"smaller radius of {small}: the step overshoots, or gradients mislead"
                     )
                     found.append(Doubt("rising_with_radius", f"{key} {large}", text))
+    return found
+
+
+def better_than_clean(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
+    """Conditions in which an attack leaves a higher accuracy than there is without it.
+
+    Compared with the conditions without an attack that have all of its samples; with several, such
+    as one among all classes, it has to be better than each.
+    """
+    clean = dict(_named(records[records["attack"].astype(str) == ""]))
+    found = []
+    for key, run in _runs(records, ranked=False):
+        without = _conditions(clean[key]) if key in clean else []
+        for slug, attack, correct in _conditions(run):
+            before = [own for *_, own in without if correct.index.isin(own.index).all()]
+            excess = min((_excess(correct, own, tolerance) for own in before), default=0.0)
+            if excess:
+                text = (
+                    f"{attack} leaves {100 * excess:.1f} points more accuracy than no attack: "
+                    "gradients mislead, or it follows a model that errs elsewhere"
+                )
+                found.append(Doubt("better_than_clean", f"{key} {slug}", text))
     return found
 
 
@@ -221,9 +250,14 @@ def _runs(records: pd.DataFrame, ranked: bool = True) -> list[tuple[str, pd.Data
     attacked = records[records["attack"].astype(str) != ""]
     if ranked:
         attacked = attacked[attacked["attack"].astype(str).isin(STRENGTH)]
-    if not len(attacked):
+    return _named(attacked)
+
+
+def _named(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of each run and set, under a readable name."""
+    if not len(records):
         return []
-    groups = attacked.groupby(_RUN, observed=True, sort=False)
+    groups = records.groupby(_RUN, observed=True, sort=False)
     return [
         ("{}/{}/seed{} round {} set {}".format(*key), rows)  # type: ignore[misc]
         for key, rows in groups

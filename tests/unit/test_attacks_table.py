@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from statsmodels.stats.proportion import proportion_confint
@@ -58,6 +59,32 @@ def test_success_of_attacks(record_paths: list[Path], spec: TableSpec) -> None:
     assert (made["distance"] == 0.5).all() and (made["norm"] == "linf").all()
     text = tables.markdown(tables.attacks_sheet(made, spec))
     assert text.count("±") >= len(made)
+
+
+def test_several_seeds_have_the_interval_of_a_plain_loop(
+    record_paths: list[Path], spec: TableSpec
+) -> None:
+    """Seeds are drawn, then pictures, the same for all of them."""
+    many = spec.statistics.model_copy(update={"resamples": 6000})
+    made = tables.table_attacks(record_paths, spec.model_copy(update={"statistics": many}))
+    cell = made.set_index(["model", "method", "column"]).loc[("vit_b", "nullspace", "fgsm_8")]
+    records = read_records(record_paths, COLUMNS)
+    own = records[(records["model"] == "vit_b") & (records["arm"] == "nullspace")]
+    right, broken = (
+        own[own["condition"] == name].pivot(index="seed", columns="sample", values="correct")
+        for name in ("clean", "fgsm_8")
+    )
+    right = right[broken.columns].to_numpy(dtype=bool)
+    broken = right & ~broken.to_numpy(dtype=bool)
+    seeds, pictures = right.shape
+    assert seeds > 1 and cell["seeds"] == seeds
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(6000):
+        at = np.ix_(rng.integers(0, seeds, seeds), rng.integers(0, pictures, pictures))
+        shares.append(100 * broken[at].sum() / right[at].sum())
+    ends = np.quantile(shares, [0.025, 0.975])
+    assert (cell["low"], cell["high"]) == pytest.approx(tuple(ends), abs=0.06 * np.ptp(ends))
 
 
 def test_attacks_without_numbers(record_paths: list[Path], spec: TableSpec) -> None:

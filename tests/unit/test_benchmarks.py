@@ -255,6 +255,8 @@ def test_every_attack_agrees_with_foolbox_on_the_shipped_model() -> None:
     assert len({case.name for case in cases}) == len(cases)
     for case in cases:
         assert set(case.baselines) < set(case.sides)
+        own = set(case.sides) - set(case.baselines)
+        assert set(case.targets) == (own if case.baselines else set())
         results = {label: work() for label, work in case.sides.items()}
         assert "nsvit" in case.check(results)
 

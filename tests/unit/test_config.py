@@ -179,6 +179,9 @@ SOURCE = {"label": "s", "timm": "resnet18", "mean": [0.5] * 3, "std": [0.5] * 3}
         ({"name": "pgd", "norm": "l2", "radius": -0.5}, "greater than 0"),
         ({"name": "pgd", "norm": "l1", "radius": "8/255"}, "'linf' or 'l2'"),
         ({"name": "pgd", "radius": "8/255", "stepz": 3}, "no such key"),
+        ({"name": "pgd", "radius": "256/255"}, "pgd.radius: a radius is written k/255"),
+        ({"name": "pgd", "norm": "l2", "radius": -1}, "1 problem(s)"),
+        ({"name": "pgd", "radius": "8/255", "step_size": 2}, "step_size 2 is larger"),
         ({"name": "pgd"}, "required"),
         ({"name": "fgsm", "radius": "8/255", "norm": "l2"}, "no such key"),
         ({"name": "cw", "norm": "linf"}, "'l2'"),
@@ -197,6 +200,18 @@ def test_bad_attacks_are_refused_by_name(raw, attack, says):
     with pytest.raises(NsvitError, match="fgsm_1") as caught:
         config.validate(raw)
     assert says in str(caught.value)
+
+
+def test_autoattack_with_too_few_classes_is_refused_where_the_config_says_how_many(raw):
+    put(raw, "models.vit_s.model_args", {"num_classes": 3})
+    put(raw, "evaluate.conditions.fgsm_1.attack", {"name": "autoattack", "radius": "8/255"})
+    with pytest.raises(NsvitError, match=r"fgsm_1.*models.vit_s has 3 .*apgd-t needs at least 4"):
+        config.validate(raw)
+    put(raw, "evaluate.conditions.fgsm_1.attack.parts", ["apgd-dlr", "square"])
+    config.validate(raw)
+    put(raw, "models.vit_s.model_args.num_classes", 2)
+    with pytest.raises(NsvitError, match="apgd-dlr needs at least 3"):
+        config.validate(raw)
 
 
 @pytest.mark.parametrize(
@@ -229,10 +244,16 @@ def test_attacks_are_told_apart_by_name(raw, attack):
 def test_a_source_model_is_not_a_target(raw):
     del raw["evaluate"]["conditions"]["mi_fgsm"]
     under_test = raw["models"]["vit_s"]
-    for sources in ({"vit_s": SOURCE}, {"other": {**under_test, "label": "renamed"}}):
+    renamed = {**under_test, "label": "renamed"}
+    spelt = {**under_test, "timm": "local-dir:./nsvit/../nsvit/pretrained/vit_s/"}
+    for sources in ({"vit_s": SOURCE}, {"other": renamed}, {"other": spelt}):
         put(raw, "evaluate.sources", sources)
         with pytest.raises(NsvitError, match="model under test 'vit_s' itself"):
             config.validate(raw)
+    put(raw, "evaluate.sources", {})
+    put(raw, "data.menagerie.transfer.cnn", spelt["timm"])
+    with pytest.raises(NsvitError, match=r"transfer.cnn: the model under test 'vit_s' itself"):
+        config.validate(raw)
 
 
 def test_a_spec_with_fgsm_only_is_what_it_was(raw):
@@ -475,6 +496,11 @@ def test_paper_yaml_is_the_papers_matrix():
     others = [own for slug, own in sets.items() if slug not in ("c", "stylized")]
     assert {(own.resize, own.crop) for own in others} == {(256, 224)}
     assert {slug for slug, own in sets.items() if own.restrict} == {"a", "r"}
+    among_all = [c for c in exp.evaluate.conditions.values() if not c.restricted]
+    assert {(c.set, c.average, c.paper) for c in among_all} == {
+        ("a", False, None),
+        ("r", False, None),
+    }
     columns = [c.paper for c in exp.evaluate.conditions.values() if c.paper]
     assert tuple(columns) == paper.COLUMNS
     assert exp.evaluate.conditions["c"].metric == "mce"

@@ -22,6 +22,7 @@ from nsvit.specs import DynamicsSpec, EvaluateSpec
 from tests.small import MEAN, STD, image_tree, read_pictures, small_vit
 
 FGSM = {"name": "fgsm", "radius": "4/255"}
+L2 = {"name": "pgd", "norm": "l2", "radius": 0.5}
 
 
 def spec(conditions: dict[str, dict], batch_size: int = 5) -> EvaluateSpec:
@@ -203,6 +204,7 @@ def test_attacks_that_cannot_run_are_refused_before_any_forward(tmp_path: Path) 
         (cnn, val, ATTACKS["patch"], {}, r"'x'.*resnet18.*not a plain ViT"),
         (model, val, many, {}, r"'x'.*5 patches of a picture with 4"),
         (model, masked, ATTACKS["auto"], {}, r"'x'.*2 classes"),
+        (model, val, {**L2, "radius": 28}, {}, r"'x'.*pgd: l2 radius 28; no change of 16 x 16"),
         (model, val, ATTACKS["mim"], {}, r"'x'.*no source"),
         (model, val, ATTACKS["mim"], {"cnn": model}, r"'x'.*the target itself"),
         (model, val, ATTACKS["mim"], {"cnn": twin}, r"'x'.*the target's own weights"),
@@ -213,6 +215,9 @@ def test_attacks_that_cannot_run_are_refused_before_any_forward(tmp_path: Path) 
         wanted = spec({"clean": {"set": "val"}, "x": {"set": "val", "attack": attack}})
         with pytest.raises(NsvitError, match=message):
             evaluate(target, {"val": set_}, wanted, sources=sources)
+    largest = ConditionConfig(label="", set="val", attack={**L2, "radius": 27}).attack
+    assert largest is not None
+    nsvit.attacks.refuse(largest, model, None, 4, "x")
 
 
 def test_autoattack_among_all_classes_of_a_small_set_is_not_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 
 import nsvit.attacks
 from nsvit import artifacts, cells, matrix, readings, scoring
+from nsvit.attacks.fgsm import fgsm_direction
 from nsvit.config import RECIPES, ConditionConfig, ModelConfig, SetConfig
 from nsvit.data.layouts import ImageSet, open_set, write_index
 from nsvit.errors import NsvitError
@@ -608,6 +609,23 @@ def test_comparing_cells_finds_what_comparing_all_records_at_once_does(
     frame = cells._checked(group)
     assert len(frame) == 5 * 20 + 7
     assert frame.memory_usage(index=False, deep=True).sum() < 40 * len(frame) + 5000
+
+
+def test_attacks_are_compared_with_none_also_in_another_job(job: Job, monkeypatch) -> None:
+    def helping(model, x, y, *_):
+        return lambda threat: threat.move(x, -fgsm_direction(model, x, y))
+
+    monkeypatch.setitem(nsvit.attacks.ATTACKS, "fgsm", helping)
+    large = {"set": "val", "attack": {**FGSM, "radius": "64/255"}}
+    together = job.run(seeds=(0,), conditions=conditions(clean={"set": "val"}, fgsm=large))
+    (doubt,) = read_doubts([together])
+    assert "seed0 round -1 set val fgsm:" in doubt and "[better_than_clean]" in doubt
+    parts = [job.folder / f"out/{name}.all.json" for name in ("plain", "strong")]
+    for part, own in zip(parts, ({"clean": {"set": "val"}}, {"fgsm": large}), strict=True):
+        spec = job.spec.model_copy(update={"seeds": (0,), "conditions": conditions(**own)})
+        matrix.run(spec, job.models[:1], job.sets, part)
+    assert [read_doubts([part]) for part in parts] == [[], []]
+    assert read_doubts(parts) == [doubt]
 
 
 def test_attacks_of_different_jobs_are_compared(job: Job, monkeypatch) -> None:

@@ -74,6 +74,26 @@ def test_accuracy_that_rises_with_the_radius() -> None:
     assert found(rows("f9", "fgsm", "9/255", [1, 1]), rows("f10", "fgsm", "10/255", [1, 0])) == []
 
 
+def test_an_attack_that_leaves_more_than_there_was() -> None:
+    before = rows("clean_4", "", "", [1, 0, 0, 0], norm="")
+    attacked = [
+        rows("patch", "patch_fool", "", [1, 1, 1]),
+        rows("mim", "mi_fgsm", "8/255", [1, 1, 1, 0]),
+        rows("cw", "cw", "0.5", [1, 1, 0, 0], norm="l2"),  # a single picture is chance
+    ]
+    records = pd.concat([before, *attacked], ignore_index=True)
+    said = checks.doubts(records)
+    assert [(one.check, one.place().condition) for one in said] == [
+        ("better_than_clean", "patch"),
+        ("better_than_clean", "mim"),
+    ]
+    assert "66.7 points more accuracy than no attack" in said[0].text
+    # Better than one clean condition of two, or compared with fewer pictures, is no contradiction.
+    assert found(before, *attacked) == []
+    assert checks.doubts(pd.concat([before[:2], *attacked])) == []
+    assert checks.doubts(pd.concat([before.assign(set="v2"), *attacked])) == []
+
+
 def test_small_contradictions_are_left_to_chance() -> None:
     many = [1] * 500 + [0] * 500
     weak, strong = rows("f", "fgsm", "1/255", many), rows("p", "pgd", "1/255", [1] + many[:-1])
