@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
 from benchmarks.naive import finetuning as naive
-from benchmarks.noise import has_bf16
+from benchmarks.noise import has_bf16, shares
 from benchmarks.runner import Case
 from benchmarks.subjects import NAIVE, Size, drawn_set, sizes
 from nsvit import rounds, runtime
@@ -93,6 +93,8 @@ def case(size: Size, kind: ArmKind, steps: int) -> Case:
         flops={}
         if attacked
         else {side: 6 * size.batch * size.flops for side in sides if side != NAIVE},
+        shares={} if attacked else shares(size),
+        tokens=2 * size.batch * size.model.token_shape[0],  # clean and noisy, or attacked
     )
 
 

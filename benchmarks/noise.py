@@ -33,6 +33,7 @@ DISTANCE_APART = {FP32: 1e-3, BF16: 0.1}
 #: Of issue 7, on two cores where there is bf16 hardware.
 TARGETS = {FP32: 1.9, BF16: 10.0}
 BLOCK_TARGET = 1.5
+SHARE = 0.4
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
@@ -67,6 +68,8 @@ def step(size: Size, steps: int = 1) -> Case:
         targets=_targets(size),
         # one pass forward, and one back to the tokens; the clean logits are known
         flops={side: 2 * size.batch * size.flops for side in sides if side != NAIVE},
+        shares=shares(size),
+        tokens=size.batch * size.model.token_shape[0],
     )
 
 
@@ -194,6 +197,11 @@ def _precisions(size: Size) -> dict[str, Precision]:
 def _targets(size: Size) -> dict[str, float]:
     own = size.big and size.device.type == "cpu" and "ViT-S" in size.name
     return {side: TARGETS[side] for side in PRECISIONS if own and (side == FP32 or has_bf16())}
+
+
+def shares(size: Size) -> dict[str, float]:
+    """What part of a GPU's matrix products a step in bf16 should reach."""
+    return {BF16: SHARE} if size.big and size.device.type == "cuda" else {}
 
 
 def has_bf16() -> bool:

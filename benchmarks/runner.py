@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ import torch
 from benchmarks.memory import peak_of
 from nsvit.errors import NsvitError
 from nsvit.runtime import progress
+
+log = logging.getLogger("benchmarks")
 
 Clock = Literal["cpu", "wall", "reported"]
 CLOCKS: dict[Clock, Callable[[], float]] = {"cpu": time.process_time, "wall": time.perf_counter}
@@ -39,6 +42,8 @@ class Case:
         flat: two sides, of which the second should need no more memory than the first.
         flops: by side, floating-point operations of one item, for the share of the machine's
             ceiling.
+        shares: by side, the part of the machine's ceiling that it should reach at least.
+        tokens: patch tokens of one item that go through the network; 0: not told.
         clock: "cpu" is steadier on a busy machine; "wall" for work outside this process;
             "reported" takes the attribute `seconds` of each result.
     """
@@ -56,6 +61,8 @@ class Case:
     limits: Mapping[str, float] = field(default_factory=dict)
     flat: tuple[str, str] | None = None
     flops: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,16 +96,30 @@ class Measured:
         return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def measure(cases: Sequence[Case], repeats: int) -> list[Measured]:
+def measure(
+    cases: Sequence[Case], repeats: int, refused: list[str] | None = None
+) -> list[Measured]:
     """Runs every case once to see that its sides agree, then `repeats` times against the clock.
 
     The sides of a case take turns, every other repeat in reverse, and all cases have had their
     n-th repeat before one has its next, so that what else the machine does spreads over all.
 
+    Args:
+        cases: what to measure.
+        repeats: at most.
+        refused: told which cases' sides disagree, and how; the other cases are measured then.
+
     Raises:
-        NsvitError: sides disagree; names the case.
+        NsvitError: sides disagree, and nobody is to be told; names the case.
     """
-    found = [_checked(case) for case in cases]
+    found = []
+    for case in progress(cases, "checks"):
+        try:
+            found.append(_checked(case))
+        except NsvitError as error:
+            if refused is None:
+                raise
+            refused.append(str(error))
     most = [repeats if one.case.repeats is None else one.case.repeats for one in found]
     for repeat in progress(range(min(max(most, default=0), repeats)), "repeats"):
         for one in (one for one, own in zip(found, most, strict=True) if repeat < own):
@@ -110,7 +131,7 @@ def measure(cases: Sequence[Case], repeats: int) -> list[Measured]:
 
 def _timed(one: Measured, label: str, work: Callable[[], Any]) -> Any:
     """Does the work of one side and notes its times."""
-    with _threads(one.case.threads):
+    with threads(one.case.threads):
         _wait()
         before = {name: clock() for name, clock in CLOCKS.items()}
         result = work()
@@ -129,10 +150,11 @@ def _checked(case: Case) -> Measured:
         case, "", {clock: {label: [] for label in case.sides} for clock in clocks}, memory
     )
     results = {}
-    for label, work in case.sides.items():
-        with peak_of(memory, label):
-            results[label] = _timed(one, label, work)
+    log.info("checking that all sides agree: %s", case.name)
     try:
+        for label, work in case.sides.items():
+            with peak_of(memory, label):
+                results[label] = _timed(one, label, work)
         agreement = case.check(results)
     except NsvitError as error:
         raise NsvitError(f"benchmark {case.name!r}: {error}") from None
@@ -144,7 +166,8 @@ def _checked(case: Case) -> Measured:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
+    """Inside, torch has so many threads; None leaves them."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
