@@ -7,11 +7,13 @@ from typing import Any
 
 #: Memory is flat below so many times that of the smaller set, and so many MiB for the rows.
 FLAT = (1.1, 16.0)
+BF16 = "nsvit bf16"
+NOISE, FINETUNE = "noise step, ViT-S", "finetune step"
 #: What must be in the table: a stage, how the names of its cases begin, and what is to be reached.
 WANTED = (
-    ("noise", "noise step, ViT-S", "noise step of ViT-S/16 at 224 pixels, beside naive"),
+    ("noise", NOISE, "noise step of ViT-S/16 at 224 pixels, beside naive"),
     ("noise", "noise at block", "noise at block 6 of 12, beside block 0"),
-    ("finetuning", "finetune step", "finetune step of ViT-S/16 at 224 pixels, beside naive"),
+    ("finetuning", FINETUNE, "finetune step of ViT-S/16 at 224 pixels, beside naive"),
     ("evaluation", "eleven columns", "eleven columns of one model, beside naive"),
     ("evaluation", "memory", "memory of evaluation, flat in the number of pictures"),
     ("start-up", "start-up of verbs without", "start of verbs without torch"),
@@ -31,6 +33,8 @@ def table(stages: Mapping[str, Any], ceilings: Ceilings, gpu: bool) -> list[str]
         cases = stages.get(stage, {"cases": ()})["cases"]
         own = [row for case in cases if case["name"].startswith(begins) for row in goals(case)]
         rows += own or [f"| {text} | | | **not measured** | |"]
+        if begins in (NOISE, FINETUNE) and own and not any(BF16 in row for row in own):
+            rows.append(f"| {text} | {BF16} | | not measured: this CPU only emulates it | |")
     everything = [case for stage in stages.values() for case in stage["cases"]]
     shares = [row for case in everything for row in shared(case, ceilings)]
     rows += shares or [f"| {GPU} | | | not measured: {'run it' if gpu else 'no GPU here'} | |"]

@@ -19,7 +19,7 @@ from benchmarks.naive import noise as naive
 from benchmarks.naive.noise import Learned
 from benchmarks.runner import Case
 from benchmarks.subjects import NAIVE, Size, apart, drawn_pixels, sizes
-from nsvit import runtime
+from nsvit import autoprecision, runtime
 from nsvit.config import NoiseConfig, Precision
 from nsvit.errors import NsvitError
 from nsvit.noise import Noise, learn_noise
@@ -53,7 +53,7 @@ def step(size: Size, steps: int = 1) -> Case:
     sides: dict[str, Callable[[], Learned]] = {
         NAIVE: lambda: _naive(model, [size.images], start, steps)
     }
-    for side, precision in _precisions(size).items():
+    for side, precision in precisions(size).items():
         sides[side] = _seen(size, precision, steps)
     return Case(
         f"noise step, {size.name}, batch {size.batch}",
@@ -78,7 +78,7 @@ def passes(size: Size) -> Case:
     model, start = size.wanting(), _start(size)
     images, count = size.images, size.batch
     sides: dict[str, Callable[[], Learned]] = {NAIVE: lambda: _naive(model, [images], start, 3)}
-    for side, precision in _precisions(size).items():
+    for side, precision in precisions(size).items():
         sides[side] = lambda precision=precision: _ours(size, images, precision, 3)  # type: ignore[misc]
     return Case(
         f"noise, three passes over its pool, {size.name}, batch {count}",
@@ -190,27 +190,24 @@ def agreement(found: Mapping[str, Learned], start: Tensor) -> str:
 # --- sides ----------------------------------------------------------------------------------
 
 
-def _precisions(size: Size) -> dict[str, Precision]:
-    return PRECISIONS if size.big else {FP32: "fp32"}
+def precisions(size: Size) -> dict[str, Precision]:
+    """By side; bf16 where it is worth measuring."""
+    return PRECISIONS if has_bf16(size) else {FP32: "fp32"}
 
 
 def _targets(size: Size) -> dict[str, float]:
     own = size.big and size.device.type == "cpu" and "ViT-S" in size.name
-    return {side: TARGETS[side] for side in PRECISIONS if own and (side == FP32 or has_bf16())}
+    return {side: TARGETS[side] for side in precisions(size) if own}
 
 
 def shares(size: Size) -> dict[str, float]:
     """What part of a GPU's matrix products a step in bf16 should reach."""
-    return {BF16: SHARE} if size.big and size.device.type == "cuda" else {}
+    return {BF16: SHARE} if has_bf16(size) and size.device.type == "cuda" else {}
 
 
-def has_bf16() -> bool:
-    """Whether this CPU multiplies in bfloat16."""
-    capable = torch.backends.cpu.get_cpu_capability()
-    return capable.startswith("AVX512") and bool(
-        getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-        or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    )
+def has_bf16(size: Size) -> bool:
+    """Whether bf16 is worth measuring: wide products, on a device that does not emulate them."""
+    return size.big and autoprecision.has_bf16(size.device)
 
 
 def _generator() -> torch.Generator:

@@ -39,9 +39,9 @@ BUSY = 0.3
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its cores and what else it has to do right now."""
+    """The processor and what it can, its cores and GPU."""
     return {
-        "cpu": _cpu(),
+        "cpu": f"{_cpu()} ({torch.backends.cpu.get_cpu_capability()})",  # names alone say little
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),

@@ -159,8 +159,9 @@ def test_the_page_says_what_was_not_measured() -> None:
         "ratios": {"b": {"naive": [2.0, 1.5, 2.5]}}, "targets": {"b": 1.9},
     }  # fmt: skip
     rows = goals.table({"noise": {"cases": [case]}}, {}, False)[2:]
-    assert len(rows) == len(goals.WANTED) + 1
+    assert len(rows) == len(goals.WANTED) + 2
     assert rows[0].endswith("| met |")
+    assert "| nsvit bf16 | | not measured: this CPU only emulates it | |" in rows[1]
     assert sum("not measured" in row for row in rows) == len(rows) - 1
     assert rows[-1].endswith("| not measured: no GPU here | |")
 
@@ -239,8 +240,9 @@ def test_peak_memory_is_that_of_the_work() -> None:
 # --- every stage at a tiny size: naive and nsvit do the same ---------------------------------
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Size:
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Size:
+    monkeypatch.setattr(noise.autoprecision, "has_bf16", lambda device: True)
     return Size("tiny", small_vit(classes=10, depth=3), 4, big=True)
 
 
@@ -261,6 +263,13 @@ def test_noise_is_the_published_one(tiny: Size) -> None:
     wrong = replace(found[noise.FP32], tensor=-found[noise.FP32].tensor)
     with pytest.raises(NsvitError, match="what the noise changed differs"):
         case.check({**found, noise.FP32: wrong})
+
+
+def test_emulated_bf16_is_left_out(tiny: Size, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert noise.BF16 in noise.step(tiny).sides
+    monkeypatch.setattr(noise.autoprecision, "has_bf16", lambda device: False)
+    for case in (noise.step(tiny), finetuning.case(tiny, "plain", 1)):
+        assert list(case.sides) == ["naive", noise.FP32]
 
 
 def test_noise_ends_inside_epsilon_when_the_published_one_does(tiny: Size) -> None:
