@@ -163,7 +163,8 @@ def _section(content: Mapping[str, Any]) -> str:
     ceilings = ceilings_of(stages.get("ceiling", {"cases": ()})["cases"])
     lines += ["### What was to be reached", ""]
     lines += [*goals.table(stages, ceilings, bool(own.get("gpu"))), ""]
-    lines += [*_profiles(stages), ""]
+    if found := _profiles(stages):
+        lines += [*found, ""]
     for name, stage in stages.items():
         lines += [f"### {name.capitalize()}", "", _measured_with(stage), ""]
         lines += [*_table(stage["cases"], ceilings if name != "ceiling" else {}), ""]

@@ -90,12 +90,12 @@ def read_verdicts(path: str | Path, labels: Mapping[str, str] | None = None) -> 
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, restval="")
-            rows = list(reader)
+            rows, named = list(reader), reader.fieldnames or ()  # of an empty file: read here
     except FileNotFoundError:
         raise NsvitError(f"{path}: no such file") from None
     except (OSError, ValueError, csv.Error) as error:
         raise NsvitError(f"{path}: cannot be read ({error}); run its rule again") from None
-    absent = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
+    absent = [name for name in _NEEDED if name not in named]
     if absent:
         raise NsvitError(f"{path}: no column {', '.join(absent)}; run its rule again")
     by_origin: dict[str, dict[str, list[Row]]] = {origin: {} for origin in ORIGINS}
