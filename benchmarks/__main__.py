@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from benchmarks import (
     startup,
     workflow,
 )
+from benchmarks.others import watch
 from benchmarks.runner import Case, Measured, measure
 from nsvit import runtime
-from nsvit.errors import NsvitError
 
 log = logging.getLogger("benchmarks")
 
@@ -77,20 +78,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {name: getattr(args, name) for name in ("repeats", "pictures", "large", "quick")}
     failed = []
     for name in args.stage or STAGES:
-        own = report.machine()
+        begun, others = time.perf_counter(), watch()
+        refused: list[str] = []
         try:
             chosen = [case for case in STAGES[name](args) if args.case in case.name]
-            found = measure(chosen, args.repeats)
-        except NsvitError as error:
-            log.error("%s", error)
+            found = measure(chosen, args.repeats, refused)
+        except Exception:  # the other stages do not depend on it
+            log.exception("stage %s", name)
             failed.append(name)
             continue
+        for text in refused:
+            log.error("%s", text)
+        failed += [name] * bool(refused)
         _tell(found)
-        if not args.case:  # each stage by itself: interrupted, the others are there
-            log.info("%s", report.write_stage(args.out, name, found, settings, own))
+        if found and not args.case:  # each stage by itself: interrupted, the others are there
+            told = (settings, report.machine(), others(), refused)
+            log.info("%s", report.write_stage(args.out, name, found, *told))
             report.write_page(args.out, args.page)
+        log.info("stage %s took %.0f s", name, time.perf_counter() - begun)
     if failed:
-        log.error("stages that failed, whose results are as they were: %s", ", ".join(failed))
+        log.error("stages that failed, or some of whose sides disagree: %s", ", ".join(failed))
     return 1 if failed else 0
 
 

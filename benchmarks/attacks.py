@@ -24,8 +24,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import nsvit
+from benchmarks.naive import attacks as naive
 from benchmarks.runner import Case
+from benchmarks.subjects import NAIVE
 from nsvit.attacks import ATTACKS, ThreatModel, attack
+from nsvit.attacks.steps import uniform
 from nsvit.data.loading import to_float
 from nsvit.data.menagerie.render import label, picture
 from nsvit.errors import NsvitError
@@ -190,9 +193,17 @@ def cw(on: Subject, radius: float | None) -> Case:
 
 
 def patch_fool(on: Subject) -> Case:
-    """Foolbox has nothing like it."""
-    sides = {OURS: ours(on, "patch_fool", ThreatModel(1.0), steps=25)}
-    return case("Patch-Fool, 1 patch, 25 steps", on, sides)
+    """Foolbox has nothing like it: the published loop, in our own words, from the same starts."""
+    steps, wanting = 25, deepcopy(on.model).requires_grad_(True)
+    start = uniform(on.images, list(range(len(on.images))), "patch")
+
+    def published() -> Tensor:
+        wanting.zero_grad(set_to_none=True)
+        return naive.patch_fool(wanting, on.images, on.labels, start=start, steps=steps)
+
+    call = partial(ours, on, "patch_fool", ThreatModel(1.0), steps=steps)
+    sides = {NAIVE: published, ALL_STEPS: call(early_exit=False), OURS: call()}
+    return case(f"Patch-Fool, 1 patch, {steps} steps", on, sides, apart=0.1, same=False)
 
 
 def auto(on: Subject) -> Case:
@@ -255,6 +266,6 @@ def case(name: str, on: Subject, sides: Sides, apart: float = 0.025, same: bool 
         told = (f"{side} {broken[side]} (loss {loss[side]:.2f})" for side in found)
         return f"broken of {len(on.images)}: " + ", ".join(told)
 
-    baselines = BASELINES if FOOLBOX in sides else ()
-    targets = {side: TARGET for side in sides if baselines and side not in baselines}
+    baselines = [side for side in (NAIVE, *BASELINES) if side in sides]
+    targets = {side: TARGET for side in sides if FOOLBOX in sides and side not in baselines}
     return Case(name, sides, check, baselines, items=len(on.images), targets=targets)

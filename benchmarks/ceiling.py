@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from benchmarks.noise import has_bf16
 from benchmarks.runner import Case
 from benchmarks.subjects import FEW
+from nsvit.autoprecision import has_bf16
 from nsvit.errors import NsvitError
 
 FP32, BF16 = "fp32", "bf16"
@@ -31,7 +31,7 @@ def product(device: str, side: int) -> Case:
     one, two = (torch.randn(side, side, generator=drawn).to(device) for _ in range(2))
     repeats = 10
     operands = {FP32: (one, two)}
-    if device == "cuda" or has_bf16():
+    if has_bf16(torch.device(device)):
         operands[BF16] = (one.bfloat16(), two.bfloat16())
 
     def work(pair: tuple[Tensor, Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
 from benchmarks.naive import finetuning as naive
-from benchmarks.noise import has_bf16
+from benchmarks.noise import BF16, FP32, precisions, shares
 from benchmarks.runner import Case
 from benchmarks.subjects import NAIVE, Size, drawn_set, sizes
 from nsvit import rounds, runtime
@@ -39,8 +39,6 @@ from nsvit.finetuning import finetune
 from nsvit.models import PixelModel
 from nsvit.specs import FinetuneSpec, Split
 
-FP32, BF16 = "nsvit fp32", "nsvit bf16"
-PRECISIONS: dict[str, Precision] = {FP32: "fp32", BF16: "bf16"}
 ARMS: tuple[ArmKind, ...] = ("plain", "nullspace", "madry", "trades")
 #: Largest relative difference of a loss, and smallest cosine between the changes of all weights.
 LOSS_APART = {FP32: 1e-3, BF16: 0.1}
@@ -72,9 +70,8 @@ def case(size: Size, kind: ArmKind, steps: int) -> Case:
     """Steps of one arm."""
     begin = _flat(size.model)
     sides: dict[str, Callable[[], Trained]] = {NAIVE: partial(published, size, kind, steps)}
-    for side, precision in PRECISIONS.items():
-        if side == FP32 or size.big:
-            sides[side] = partial(ours, size, kind, steps, precision)
+    for side, precision in precisions(size).items():
+        sides[side] = partial(ours, size, kind, steps, precision)
     own = size.big and size.device.type == "cpu" and "ViT-S" in size.name
     attacked = kind in ("madry", "trades")
     return Case(
@@ -87,12 +84,12 @@ def case(size: Size, kind: ArmKind, steps: int) -> Case:
         clock="reported",
         repeats=2 if size.device.type == "cpu" else size.repeats,
         threads=size.threads,
-        targets={
-            s: TARGETS[s] for s in sides if own and s in TARGETS and (s == FP32 or has_bf16())
-        },
+        targets={side: TARGETS[side] for side in sides if own and side in TARGETS},
         flops={}
         if attacked
         else {side: 6 * size.batch * size.flops for side in sides if side != NAIVE},
+        shares={} if attacked else shares(size),
+        tokens=2 * size.batch * size.model.token_shape[0],  # clean and noisy, or attacked
     )
 
 

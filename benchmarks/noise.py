@@ -2,7 +2,7 @@
 
 - a step on pictures that were seen before: all steps but a pool's first pass are of that kind;
 - three passes over a pool, the whole of what is published, so that first passes count;
-- the same at block 6 of 12 beside block 0: what lies below a block need not be computed again;
+- steps at block 6 of 12 beside block 0: what lies below a block need not be computed again;
 - until inside epsilon, on a shipped model.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.naive import noise as naive
 from benchmarks.naive.noise import Learned
 from benchmarks.runner import Case
 from benchmarks.subjects import NAIVE, Size, apart, drawn_pixels, sizes
-from nsvit import runtime
+from nsvit import autoprecision, runtime
 from nsvit.config import NoiseConfig, Precision
 from nsvit.errors import NsvitError
 from nsvit.noise import Noise, learn_noise
@@ -33,6 +33,7 @@ DISTANCE_APART = {FP32: 1e-3, BF16: 0.1}
 #: Of issue 7, on two cores where there is bf16 hardware.
 TARGETS = {FP32: 1.9, BF16: 10.0}
 BLOCK_TARGET = 1.5
+SHARE = 0.4
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
@@ -52,7 +53,7 @@ def step(size: Size, steps: int = 1) -> Case:
     sides: dict[str, Callable[[], Learned]] = {
         NAIVE: lambda: _naive(model, [size.images], start, steps)
     }
-    for side, precision in _precisions(size).items():
+    for side, precision in precisions(size).items():
         sides[side] = _seen(size, precision, steps)
     return Case(
         f"noise step, {size.name}, batch {size.batch}",
@@ -67,16 +68,17 @@ def step(size: Size, steps: int = 1) -> Case:
         targets=_targets(size),
         # one pass forward, and one back to the tokens; the clean logits are known
         flops={side: 2 * size.batch * size.flops for side in sides if side != NAIVE},
+        shares=shares(size),
+        tokens=size.batch * size.model.token_shape[0],
     )
 
 
 def passes(size: Size) -> Case:
     """Three passes over a pool of one batch, nothing known before."""
     model, start = size.wanting(), _start(size)
-    count = _few(size)
-    images = size.images[:count]
+    images, count = size.images, size.batch
     sides: dict[str, Callable[[], Learned]] = {NAIVE: lambda: _naive(model, [images], start, 3)}
-    for side, precision in _precisions(size).items():
+    for side, precision in precisions(size).items():
         sides[side] = lambda precision=precision: _ours(size, images, precision, 3)  # type: ignore[misc]
     return Case(
         f"noise, three passes over its pool, {size.name}, batch {count}",
@@ -92,14 +94,13 @@ def passes(size: Size) -> Case:
 
 
 def deep(size: Size, block: int) -> Case:
-    """Noise at a deep block beside noise at block 0, and the published whole pass for it."""
-    count = _few(size)
-    images, start, model = size.images[:count], _start(size), size.wanting()
+    """Steps at a deep block beside steps at block 0, and the published whole passes for it."""
+    images, start, model = size.images, _start(size), size.wanting()
     at_zero, at_block = "nsvit, block 0", f"nsvit, block {block}"
     sides = {
-        at_zero: lambda: _ours(size, images, "fp32", 3),
-        f"naive, block {block}": lambda: _naive(model, [images], start, 3, block),
-        at_block: lambda: _ours(size, images, "fp32", 3, block),
+        at_zero: _seen(size, "fp32", 2),
+        f"naive, block {block}": lambda: _naive(model, [images], start, 2, block),
+        at_block: _seen(size, "fp32", 2, block),
     }
 
     def check(found: Mapping[str, Learned]) -> str:
@@ -108,11 +109,11 @@ def deep(size: Size, block: int) -> Case:
 
     depth = len(size.model.blocks)
     return Case(
-        f"noise at block {block} of {depth}, 3 passes, {size.name}, batch {count}",
+        f"noise at block {block} of {depth}, {size.name}, batch {size.batch}",
         sides,
         check,
         (at_zero, f"naive, block {block}"),
-        items=3,
+        items=2,
         unit="step",
         clock="wall",
         repeats=2,
@@ -160,11 +161,6 @@ def to_epsilon(
     )
 
 
-def _few(size: Size) -> int:
-    """Pictures of cases of three steps: half of a step's where the CPU takes seconds for one."""
-    return max(size.batch // 2, 1) if size.big and size.device.type == "cpu" else size.batch
-
-
 def agreement(found: Mapping[str, Learned], start: Tensor) -> str:
     """Says how far the changes of the noise and the distances agree with the naive ones.
 
@@ -194,22 +190,24 @@ def agreement(found: Mapping[str, Learned], start: Tensor) -> str:
 # --- sides ----------------------------------------------------------------------------------
 
 
-def _precisions(size: Size) -> dict[str, Precision]:
-    return PRECISIONS if size.big else {FP32: "fp32"}
+def precisions(size: Size) -> dict[str, Precision]:
+    """By side; bf16 where it is worth measuring."""
+    return PRECISIONS if has_bf16(size) else {FP32: "fp32"}
 
 
 def _targets(size: Size) -> dict[str, float]:
     own = size.big and size.device.type == "cpu" and "ViT-S" in size.name
-    return {side: TARGETS[side] for side in PRECISIONS if own and (side == FP32 or has_bf16())}
+    return {side: TARGETS[side] for side in precisions(size) if own}
 
 
-def has_bf16() -> bool:
-    """Whether this CPU multiplies in bfloat16."""
-    capable = torch.backends.cpu.get_cpu_capability()
-    return capable.startswith("AVX512") and bool(
-        getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-        or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    )
+def shares(size: Size) -> dict[str, float]:
+    """What part of a GPU's matrix products a step in bf16 should reach."""
+    return {BF16: SHARE} if has_bf16(size) and size.device.type == "cuda" else {}
+
+
+def has_bf16(size: Size) -> bool:
+    """Whether bf16 is worth measuring: wide products, on a device that does not emulate them."""
+    return size.big and autoprecision.has_bf16(size.device)
 
 
 def _generator() -> torch.Generator:
@@ -248,15 +246,15 @@ def _ours(
     return _learned(learn_noise(size.model, images, config, block, _generator()))
 
 
-def _seen(size: Size, precision: Precision, steps: int) -> Callable[[], Learned]:
+def _seen(size: Size, precision: Precision, steps: int, block: int = 0) -> Callable[[], Learned]:
     """A side that has seen its pictures once, before it is timed for the first time."""
     pools: list[Pool] = []
 
     def work() -> Learned:
         if not pools:
             pools.append(Pool(size.model, size.images, size.batch, precision))
-            _ours(size, pools[0], precision, 1)
-        return _ours(size, pools[0], precision, steps)
+            _ours(size, pools[0], precision, 1, block)
+        return _ours(size, pools[0], precision, steps, block)
 
     return work
 

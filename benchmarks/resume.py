@@ -81,7 +81,7 @@ def case(name: str, model: PixelModel, config: FinetuneConfig) -> Case:
     steps = config.rounds * (config.steps + config.noise.max_steps)
     return Case(
         name, sides, check, (WITHOUT,), items=steps, unit="step", clock="wall", repeats=2,
-        shares={WITH: MOST},
+        extras={WITH: MOST},
     )  # fmt: skip
 
 

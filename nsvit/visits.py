@@ -58,6 +58,7 @@ class Pool:
         self._batches = images.split(batch_size)
         self._logits: list[Tensor | None] = [None] * len(self._batches)
         self._prefixes: dict[int, Prefix] = {}
+        self._tried: dict[int, int | None] = {}  # whether passes can begin at a block
 
     def visits(self, start: int = 0, block: int | None = None) -> Iterator[Visit]:
         """Batches with clean logits, in order, round and round; of each this process's part.
@@ -75,8 +76,10 @@ class Pool:
             images = batch[own.rows].to(self._model.mean.device)
             if images.dtype == torch.uint8:
                 images = images.float() / 255
-            if first:
-                block, first = _resumable(self._model, images, block, self._precision), False
+            if first and block is not None:
+                if block not in self._tried:
+                    self._tried[block] = _resumable(self._model, images, block, self._precision)
+                block, first = self._tried[block], False
             logits, prefix = self._logits[position], self._prefixes.get(position)
             if logits is None:
                 logits, prefix = _clean(self._model, images, block, self._precision)

@@ -20,6 +20,12 @@ NOISE = NoiseConfig(limit=0.5, lr=0.05, epsilon=0.0, max_steps=4, batch_size=4, 
 AUTO = NOISE.model_copy(update={"precision": "auto"})
 
 
+@pytest.fixture(autouse=True)
+def bf16_products(monkeypatch):
+    """Both precisions are measured whatever the CPU has."""
+    monkeypatch.setattr(autoprecision, "has_bf16", lambda device: True)
+
+
 def bf16_takes(monkeypatch, share, asked=None):
     """Instead of a measurement: bf16 takes so much of fp32's time."""
     clock = {"now": 0.0}
@@ -43,6 +49,15 @@ def test_bf16_is_taken_where_it_pays(monkeypatch, share, expected):
     assert found["key"]["precision"] == expected
     assert found["key"]["seconds"] == {"fp32": 1.0, "bf16": pytest.approx(share)}
     assert json.loads(json.dumps(found)) == found
+
+
+def test_emulated_products_are_not_measured(monkeypatch):
+    asked = []
+    bf16_takes(monkeypatch, 0.5, asked)
+    monkeypatch.setattr(autoprecision, "has_bf16", lambda device: False)
+    found = autoprecision.choose(small_vit(), {"key": ("auto", 4, False)})
+    assert found["key"]["precision"] == "fp32" and "seconds" not in found["key"]
+    assert not asked
 
 
 @pytest.mark.parametrize("share", [0.5, 3.0])

@@ -68,6 +68,10 @@ def test_passes_that_begin_at_a_block_are_whole_passes_bit_for_bit(kind):
         assert torch.equal(model(images), clean)
 
 
+def seeded():
+    return torch.Generator().manual_seed(0)
+
+
 def whole_passes_only(monkeypatch):
     monkeypatch.setattr(visits, "can_resume", lambda *_: False)
 
@@ -109,6 +113,21 @@ def test_steps_compute_nothing_before_their_block():
         return counter.get_total_flops()
 
     assert work(3) < 0.35 * work(0)
+
+
+def test_a_pool_tries_a_block_once(monkeypatch):
+    model, tried = small_vit(depth=3), []
+
+    def count(*given):
+        tried.append(given[2])
+        return can_resume(*given)
+
+    monkeypatch.setattr(visits, "can_resume", count)
+    pool = visits.Pool(model, pictures(model, 4), 4)
+    found = [learn_noise(model, pool, CONFIG, block, seeded()) for block in (1, 1, 2, 1)]
+    assert tried == [1, 2]
+    assert torch.equal(found[0].tensor, found[1].tensor)
+    assert torch.equal(found[0].tensor, found[3].tensor)
 
 
 def test_a_network_that_looks_at_early_blocks_again_has_whole_passes():

@@ -274,6 +274,7 @@ def test_half_written_files_are_named_and_the_rest_is_made(results: Path) -> Non
     [
         (None, "tables/claims.csv: no such file"),
         ("claim,level,model,title,origin\na,b,c,d,e\n", "no column verdict"),
+        ("", "no column claim"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
 )
