@@ -102,7 +102,7 @@ def against(
     ends = statistics.wilson_interval(round(share * n), n, confidence)
     low, high = sorted(sign * (end - threshold) for end in ends)
     p = min(1.0, 2.0 * (threshold if share == 1.0 else 1.0 - threshold) ** n)
-    return replace(found, low=low, high=high, p=p, detectable=NAN)
+    return replace(found, low=low, high=high, p=p, detectable=NAN, se=NAN)
 
 
 def _papers_agreement(model: str | None, noise: str) -> float:
