@@ -1,14 +1,17 @@
 """The verbs that make tables: records and sidecars in; csv, markdown and LaTeX out.
 
-Records that cannot be used are named in the log and below the table, which is made from the rest.
+Files that cannot be used are named in the log and below the table, which is made from the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from nsvit import artifacts, claims
+from nsvit.errors import NsvitError
 from nsvit.records import usable
 from nsvit.specs import AccuracySpec, TableSpec
 from nsvit.tables import accuracy, attacks, cost, influence, nullity, paired, studies, studies_sheet
@@ -17,6 +20,33 @@ from nsvit.tables.accuracy_sheet import accuracy_sheet
 from nsvit.tables.sheet import with_lost, write
 
 Paths = Sequence[str | Path]
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+def _readable(
+    paths: Paths, read: Callable[[str | Path], T]
+) -> tuple[list[str | Path], list[T], list[str]]:
+    """The files that can be read, what was read of each, and why the others cannot.
+
+    Raises:
+        NsvitError: none can be read.
+    """
+    kept: list[str | Path] = []
+    found: list[T] = []
+    lost: list[str] = []
+    for path in paths:
+        try:
+            found.append(read(path))
+            kept.append(path)
+        except NsvitError as error:
+            lost.append(str(error))
+    if lost and not kept:
+        raise NsvitError(lost[0])
+    for text in lost:
+        log.warning("left out: %s", text)
+    return kept, found, lost
 
 
 def _forms(out: str | Path) -> list[Path]:
@@ -70,36 +100,48 @@ def write_claims(
 
 def write_influence(influences: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-influence`: noise at every block; the three forms beside `out`."""
-    frame = influence.table_influence(influence.read_influence(influences), spec)
-    write(frame, influence.DECIMALS, influence.influence_sheet(frame, spec), *_forms(out))
+    kept, _, lost = _readable(influences, lambda path: influence.read_influence([path]))
+    frame = influence.table_influence(influence.read_influence(kept), spec)
+    sheet = with_lost(influence.influence_sheet(frame, spec), lost)
+    write(frame, influence.DECIMALS, sheet, *_forms(out))
 
 
 def write_nullity(
     architectures: str | Path, nullspaces: Paths, spec: TableSpec, out: str | Path
 ) -> None:
     """The verb `table-nullity`: ranks and nullities; the three forms beside `out`."""
-    sidecars = []
-    for path in nullspaces:
-        sidecars.append(artifacts.read_json(path))
-        artifacts.check_kind(sidecars[-1], "nullspace", path)
+
+    def read(path: str | Path) -> dict[str, object]:
+        sidecar = artifacts.read_json(path)
+        artifacts.check_kind(sidecar, "nullspace", path)
+        return sidecar
+
+    _, sidecars, lost = _readable(nullspaces, read)
     frame = nullity.table_nullity(artifacts.read_csv(architectures), sidecars, spec)
-    write(frame, nullity.DECIMALS, nullity.nullity_sheet(frame, spec), *_forms(out))
+    sheet = with_lost(nullity.nullity_sheet(frame, spec), lost)
+    write(frame, nullity.DECIMALS, sheet, *_forms(out))
 
 
 def write_cost(histories: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-cost`: one row per run; the three forms beside `out`."""
-    frame = cost.table_cost(histories, spec)
-    write(frame, cost.DECIMALS, cost.cost_sheet(frame, spec), *_forms(out))
+    kept, _, lost = _readable(histories, lambda path: cost.table_cost([path], spec))
+    frame = cost.table_cost(kept, spec)
+    sheet = with_lost(cost.cost_sheet(frame, spec), lost)
+    write(frame, cost.DECIMALS, sheet, *_forms(out))
 
 
 def write_lambda(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-lambda`: the lambda study; the three forms beside `out`."""
-    frame = studies.table_lambda(studies.read_lambda(paths), spec)
+    kept, _, lost = _readable(paths, lambda path: studies.read_lambda([path]))
+    frame = studies.table_lambda(studies.read_lambda(kept), spec)
     decimals = {**studies.DECIMALS, **studies.PAPER_DECIMALS}
-    write(frame, decimals, studies_sheet.lambda_sheet(frame, spec), *_forms(out))
+    sheet = with_lost(studies_sheet.lambda_sheet(frame, spec), lost)
+    write(frame, decimals, sheet, *_forms(out))
 
 
 def write_closure(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-closure`: multiples and mixtures of noises; the three forms beside `out`."""
-    frame = studies.table_closure(studies.read_closure(paths), spec)
-    write(frame, studies.DECIMALS, studies_sheet.closure_sheet(frame, spec), *_forms(out))
+    kept, _, lost = _readable(paths, lambda path: studies.read_closure([path]))
+    frame = studies.table_closure(studies.read_closure(kept), spec)
+    sheet = with_lost(studies_sheet.closure_sheet(frame, spec), lost)
+    write(frame, studies.DECIMALS, sheet, *_forms(out))

@@ -254,6 +254,35 @@ def test_nullity_verb_names_bad_files(spec: TableSpec, tmp_path: Path) -> None:
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_a_damaged_file_costs_its_own_rows_only(spec: TableSpec, tmp_path: Path) -> None:
+    histories = [tmp_path / f"history{seed}.json" for seed in range(3)]
+    for seed, path in enumerate(histories):
+        artifacts.write_json(path, synthetic.history("vit_s", "nullspace", seed))
+    histories[1].write_text('{"rounds": [')
+    tables.write_cost(histories, spec, tmp_path / "cost.csv")
+    assert pd.read_csv(tmp_path / "cost.csv")["seed"].tolist() == [0, 2]
+    influences = [tmp_path / "vit_s.parquet", tmp_path / "vit_b.parquet"]
+    for path in influences:
+        sidecar = artifacts.provenance("influence", {})
+        artifacts.write_parquet(path, synthetic.influence_frame(path.stem), sidecar)
+    influences[0].write_bytes(influences[0].read_bytes()[:-100])
+    tables.write_influence(influences, spec, tmp_path / "influence.csv")
+    assert set(pd.read_csv(tmp_path / "influence.csv")["model"]) == {"vit_b"}
+    for name, says in (
+        ("cost", "history1.json: not JSON"),
+        ("influence", "vit_s.parquet: damaged"),
+    ):
+        (note,) = (
+            line
+            for line in (tmp_path / f"{name}.md").read_text().splitlines()
+            if line.startswith("- Left out: ")
+        )
+        assert says in note.replace("\\", "")
+    with pytest.raises(NsvitError, match=r"history1\.json"):
+        tables.write_cost(histories[1:2], spec, tmp_path / "none.csv")
+    assert not (tmp_path / "none.csv").exists()
+
+
 # --- without torch --------------------------------------------------------------------------
 
 
