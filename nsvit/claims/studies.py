@@ -31,10 +31,8 @@ def study_rows(claim: Claim, evidence: Evidence) -> list[Row]:
     """One or two rows for each model."""
     models, lacking = models_of(claim, evidence.spec)
     make = {"agreement": _agreement, "monotone": _monotone, "regrowth": _regrowth}
-    rows = [Row(claim.id, name, claim.title, absent(name)) for name in lacking]
-    for model in models:
-        rows += make[claim.test.kind](claim, evidence, model)
-    return rows
+    rows = [row for model in models for row in make[claim.test.kind](claim, evidence, model)]
+    return rows + [Row(claim.id, name, claim.title, absent(name)) for name in lacking]
 
 
 def _study(evidence: Evidence, kind: str, model: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nsvit.claims import NOT_TESTED
 from nsvit.errors import NsvitError
-from nsvit.tables.claims import bound
+from nsvit.tables.claims import bound, smallest
 
 #: A sign for every verdict, so that none is told by its colour alone.
 SIGNS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not tested": "–"}
@@ -147,7 +147,8 @@ def _test(row: Row, scale: float) -> Test:
     effect, low, high, paper = (
         _signed(row.get(name), places) for name in ("effect", "low", "high", "paper")
     )
-    found, corrected = (_signed(row.get(name), places).removeprefix("+") for name in _DETECTABLE)
+    given = (_number(row.get(name)) for name in _DETECTABLE)
+    found, corrected = ("" if value is None else smallest(value, unit) for value in given)
     printed, margin = row.get("printed", ""), _number(row.get("margin"))
     return Test(
         verdict=row["verdict"],

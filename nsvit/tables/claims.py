@@ -119,7 +119,7 @@ def _row(row: dict[Any, Any]) -> tuple[Cell, ...]:
         Cell(printed + numbers, style="paper"),
         Cell(signed(row["effect"], decimals) + unit, ends),
         Cell(_p(row["p_holm"])),
-        *(Cell("" if math.isnan(row[name]) else number(row[name])) for name in _DETECTABLE),
+        *(Cell(smallest(row[name], row["unit"])) for name in _DETECTABLE),
         Cell(row["verdict"], mark=DOUBTED if row["note"] else ""),
     )
 
@@ -129,6 +129,13 @@ def bound(test: str, margin: float | None) -> str:
     if not margin or math.isnan(margin):
         return ""
     return f", above −{margin:g}" if test == "not_worse" else f", within {margin:g}"
+
+
+def smallest(value: float, unit: str) -> str:
+    """A detectable effect to read; few seeds can make it larger than any difference can be."""
+    if math.isnan(value):
+        return ""
+    return ">100" if unit == "points" and value > 100 else number(value)
 
 
 def _p(value: float) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nsvit import artifacts, claims, cli, report, tables
 from nsvit.errors import NsvitError
 from nsvit.report import contents, ending, facts, folder, verdicts
-from nsvit.tables.claims import bound
+from nsvit.tables.claims import bound, smallest
 from tests import synthetic
 from tests.results import CLAIMS, Page, write_results
 
@@ -422,6 +422,13 @@ def test_pictures_of_intervals_share_a_scale_within_a_claim(tmp_path: Path) -> N
     assert two.effect / two.high == pytest.approx(2.0 / 3.0, abs=0.01)
     assert one.low / two.high == pytest.approx(-1.9 / 3.0, abs=0.01)
     assert max(abs(v) for drawn in (one, two) for v in vars(drawn).values()) <= 60
+
+
+def test_no_difference_is_larger_than_everything() -> None:
+    assert [smallest(v, "points") for v in (1.25, 100.0, 48208.4, float("nan"))] == [
+        *("1.2", "100.0", ">100", ""),
+    ]
+    assert smallest(130.0, "% of the first norm") == "130.0"
 
 
 def test_the_real_claims_are_all_shown(tmp_path: Path) -> None:
