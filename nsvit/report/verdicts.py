@@ -47,6 +47,7 @@ class Test:
     p: str
     detectable: str
     paper: str
+    note: str
     picture: Picture | None
 
 
@@ -158,6 +159,7 @@ def _test(row: Row, scale: float) -> Test:
         p=_p(_number(row.get("p_holm"))),
         detectable=found + (f", {corrected} after correction" if corrected else ""),
         paper=f"{paper} ({printed})" if paper and printed else paper or printed,
+        note=row.get("note", ""),
         picture=_picture(row, scale),
     )
 

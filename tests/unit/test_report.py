@@ -115,6 +115,7 @@ def test_verdicts_come_first_and_are_counted(page: Page) -> None:
     assert "1 supported, 1 undecided" in text and "contradicted" not in text
     assert text.count("NS <improves> clean") == 1
     assert "ViT-S ? undecided" in text
+    assert text.count("‡") == 1 and "‡ rests on a number that a doubt concerns" in text
     found = "detectable 1.7, 2.6 after correction"
     for words in ("−0.7 points [−1.9, +0.5]", "p 1.000", found, "+3.3 (77 - 74)"):
         assert words in text
@@ -243,12 +244,13 @@ def test_missing_files_are_named_and_the_rest_is_made(results: Path) -> None:
 
 
 def test_what_tables_left_out_is_named_once(results: Path) -> None:
-    for name in ("table1", "novel"):
+    for name in ("claims", "table1", "novel"):
         with (results / f"tables/{name}.md").open("a") as file:
             file.write("\n- Left out: records/r.parquet: is missing; run again.\n")
     page = made(results)
     (line,) = [text for text in page.text("gaps").split("records/")[1:]]
-    assert "r.parquet: is missing; run again. Left out of: " in line and ";" in line
+    assert "r.parquet: is missing; run again. Left out of: Verdicts; " in line
+    assert "Left out: records/r.parquet" in page.text("table-claims")
     assert "81.5" in page.text("table-novel")
 
 
