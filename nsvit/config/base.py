@@ -31,7 +31,7 @@ RECIPES: dict[str, int] = {
     "finetune": 1,
     "evaluate": 2,
     "dynamics": 1,
-    "table": 3,
+    "table": 4,
     "table_attacks": 1,
     "table_claims": 4,
     "table_cost": 1,

@@ -12,8 +12,8 @@ from nsvit.specs import TableSpec, of_everything
 from nsvit.statistics.checks import Doubt
 from nsvit.tables.accuracy import doubted_cells
 from nsvit.tables.accuracy_notes import DOUBTED, doubt_notes
-from nsvit.tables.paired import MOST_DOUBTS, doubts_on, signed
-from nsvit.tables.sheet import Cell, Part, Sheet, number
+from nsvit.tables.paired import MOST_DOUBTS, doubts_on
+from nsvit.tables.sheet import Cell, Part, Sheet, number, signed
 
 if TYPE_CHECKING:
     import pandas as pd

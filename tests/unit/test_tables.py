@@ -15,6 +15,7 @@ from nsvit.errors import NsvitError
 from nsvit.specs import TableSpec
 from nsvit.tables import cost, nullity
 from nsvit.tables import influence as influence_module
+from nsvit.tables.sheet import GAP, signed
 from tests import synthetic
 
 
@@ -44,6 +45,13 @@ def test_markdown_escapes_pipes() -> None:
         "t", ("a", "b"), (tables.Part("", ((tables.Cell("x|y"), tables.Cell("z")),)),)
     )
     assert "x\\|y" in tables.markdown(sheet)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.24, "+1.2"), (-1.26, "−1.3"), (-0.04, "0.0"), (float("nan"), GAP)]
+)
+def test_differences_have_signs(value: float, text: str) -> None:
+    assert signed(value) == text
 
 
 def test_sheets_refuse_ragged_rows() -> None:
