@@ -5,14 +5,11 @@ Files that cannot be used are named in the log and below the table, which is mad
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from nsvit import artifacts, claims
-from nsvit.errors import NsvitError
-from nsvit.records import usable
+from nsvit.records import readable, usable
 from nsvit.specs import AccuracySpec, TableSpec
 from nsvit.tables import accuracy, attacks, cost, influence, nullity, paired, studies, studies_sheet
 from nsvit.tables import claims as claims_table
@@ -20,33 +17,6 @@ from nsvit.tables.accuracy_sheet import accuracy_sheet
 from nsvit.tables.sheet import with_lost, write
 
 Paths = Sequence[str | Path]
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
-
-
-def _readable(
-    paths: Paths, read: Callable[[str | Path], T]
-) -> tuple[list[str | Path], list[T], list[str]]:
-    """The files that can be read, what was read of each, and why the others cannot.
-
-    Raises:
-        NsvitError: none can be read.
-    """
-    kept: list[str | Path] = []
-    found: list[T] = []
-    lost: list[str] = []
-    for path in paths:
-        try:
-            found.append(read(path))
-            kept.append(path)
-        except NsvitError as error:
-            lost.append(str(error))
-    if lost and not kept:
-        raise NsvitError(lost[0])
-    for text in lost:
-        log.warning("left out: %s", text)
-    return kept, found, lost
 
 
 def _forms(out: str | Path) -> list[Path]:
@@ -100,7 +70,7 @@ def write_claims(
 
 def write_influence(influences: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-influence`: noise at every block; the three forms beside `out`."""
-    kept, _, lost = _readable(influences, lambda path: influence.read_influence([path]))
+    kept, _, lost = readable(influences, lambda path: influence.read_influence([path]))
     frame = influence.table_influence(influence.read_influence(kept), spec)
     sheet = with_lost(influence.influence_sheet(frame, spec), lost)
     write(frame, influence.DECIMALS, sheet, *_forms(out))
@@ -116,7 +86,7 @@ def write_nullity(
         artifacts.check_kind(sidecar, "nullspace", path)
         return sidecar
 
-    _, sidecars, lost = _readable(nullspaces, read)
+    _, sidecars, lost = readable(nullspaces, read)
     frame = nullity.table_nullity(artifacts.read_csv(architectures), sidecars, spec)
     sheet = with_lost(nullity.nullity_sheet(frame, spec), lost)
     write(frame, nullity.DECIMALS, sheet, *_forms(out))
@@ -124,7 +94,7 @@ def write_nullity(
 
 def write_cost(histories: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-cost`: one row per run; the three forms beside `out`."""
-    kept, _, lost = _readable(histories, lambda path: cost.table_cost([path], spec))
+    kept, _, lost = readable(histories, lambda path: cost.table_cost([path], spec))
     frame = cost.table_cost(kept, spec)
     sheet = with_lost(cost.cost_sheet(frame, spec), lost)
     write(frame, cost.DECIMALS, sheet, *_forms(out))
@@ -132,7 +102,7 @@ def write_cost(histories: Paths, spec: TableSpec, out: str | Path) -> None:
 
 def write_lambda(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-lambda`: the lambda study; the three forms beside `out`."""
-    kept, _, lost = _readable(paths, lambda path: studies.read_lambda([path]))
+    kept, _, lost = readable(paths, lambda path: studies.read_lambda([path]))
     frame = studies.table_lambda(studies.read_lambda(kept), spec)
     decimals = {**studies.DECIMALS, **studies.PAPER_DECIMALS}
     sheet = with_lost(studies_sheet.lambda_sheet(frame, spec), lost)
@@ -141,7 +111,7 @@ def write_lambda(paths: Paths, spec: TableSpec, out: str | Path) -> None:
 
 def write_closure(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-closure`: multiples and mixtures of noises; the three forms beside `out`."""
-    kept, _, lost = _readable(paths, lambda path: studies.read_closure([path]))
+    kept, _, lost = readable(paths, lambda path: studies.read_closure([path]))
     frame = studies.table_closure(studies.read_closure(kept), spec)
     sheet = with_lost(studies_sheet.closure_sheet(frame, spec), lost)
     write(frame, studies.DECIMALS, sheet, *_forms(out))

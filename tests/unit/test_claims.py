@@ -579,6 +579,12 @@ def test_damaged_and_missing_files_leave_the_rest(
     assert tests.loc["agreement_epsilon", "reason"].str.contains("broken.parquet: damaged").all()
     assert "has no lambda study" in tests.loc["norm_lambda", "reason"].iloc[0]
     assert tests.loc["ns_average", "p"].notna().all()
+    one = [inputs["lambdas"][0], broken]
+    assert run(spec, {**inputs, "lambdas": one}, tmp_path / "claims.csv") == 0
+    tests = pd.read_csv(tmp_path / "claims.csv").query("level == 'test'").set_index("claim")
+    assert tests.loc["norm_lambda", "p"].notna().any()
+    (left,) = [t for t in (tmp_path / "claims.md").read_text().split("\n- ") if "Left out" in t]
+    assert "broken.parquet: damaged" in left
     missing = [tmp_path / "lost.parquet"]
     assert run(spec, {**inputs, "records": missing}, tmp_path / "claims.csv") == 0
     tests = pd.read_csv(tmp_path / "claims.csv").query("level == 'test'").set_index("claim")
