@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nsvit import artifacts, cells
 from nsvit.errors import NsvitError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nsvit.specs import TableSpec
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: What every table and figure is made from.
 COLUMNS = (
@@ -297,10 +299,10 @@ def usable(paths: Sequence[str | Path]) -> Usable:
         try:
             if path.suffix == ".json":
                 listed, found = cells.read_manifest(path, lost)
-                manifests[path] = [one for one in listed if _readable(one.path, lost)]
+                manifests[path] = [one for one in listed if _as_records(one.path, lost)]
             else:
                 found = artifacts.read_arrow(path, "records", COLUMNS[:1])[1].get("doubts", [])
-                single += [path] if _readable(path, lost) else []
+                single += [path] if _as_records(path, lost) else []
             doubts += found
         except NsvitError as error:
             lost.append(str(error))
@@ -314,7 +316,7 @@ def usable(paths: Sequence[str | Path]) -> Usable:
     return Usable((*whole, *single), parsed, tuple(lost))
 
 
-def _readable(path: Path, lost: list[str]) -> bool:
+def _as_records(path: Path, lost: list[str]) -> bool:
     """Whether a file of records has only columns that records have."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -345,3 +347,27 @@ def _of_one_size(listed: Iterable[cells.Listed], lost: list[str]) -> list[cells.
             "evaluate them again with one config"
         )
     return kept
+
+
+def readable(
+    paths: Sequence[str | Path], read: Callable[[str | Path], T]
+) -> tuple[list[str | Path], list[T], list[str]]:
+    """The files that can be read, what was read of each, and why the others cannot.
+
+    Raises:
+        NsvitError: none can be read.
+    """
+    kept: list[str | Path] = []
+    found: list[T] = []
+    lost: list[str] = []
+    for path in paths:
+        try:
+            found.append(read(path))
+            kept.append(path)
+        except NsvitError as error:
+            lost.append(str(error))
+    if lost and not kept:
+        raise NsvitError(lost[0])
+    for text in lost:
+        log.warning("left out: %s", text)
+    return kept, found, lost

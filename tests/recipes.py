@@ -102,7 +102,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "figure_corruptions": ("figures/corruptions.py", *_FROM_RECORDS),
     "figure_radius": ("figures/radius.py", *_FROM_RECORDS),
     "plan": ("report/verbs.py",),
-    "report": ("report",),
+    "report": ("report", "tables/claims.py"),
 }
 
 

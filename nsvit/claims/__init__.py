@@ -14,6 +14,7 @@ from nsvit.claims.verdicts import (
     VERDICTS,
     combine,
     judge_claims,
+    next_level,
 )
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "combine",
     "gather",
     "judge_claims",
+    "next_level",
     "read_claims",
 ]

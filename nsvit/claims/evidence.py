@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nsvit import artifacts, statistics
 from nsvit.errors import NsvitError
-from nsvit.records import Paths, read_records, read_table_scores, usable
+from nsvit.records import Paths, read_records, read_table_scores, readable, usable
 from nsvit.specs import TableSpec
 from nsvit.statistics import Resampled
 from nsvit.statistics.checks import Doubt
@@ -41,7 +41,7 @@ class Evidence:
         histories: history.json of every run.
         studies: frames of kind "influence" and "lambda", one row per picture.
         doubts: of the records.
-        lost: what of the records had to be left out, see `records.usable`.
+        lost: what had to be left out, see `records.usable` and `records.readable`.
     """
 
     spec: TableSpec
@@ -62,15 +62,17 @@ def gather(
         resampled = found
     else:
         resampled = _try(partial(_resampled, found.paths, spec), "records")
+    doubts, lost = ((), []) if isinstance(found, str) else (found.doubts, list(found.lost))
     return Evidence(
         spec,
         resampled,
-        _try(partial(_histories, histories), "histories"),
+        _try(partial(_histories, histories, lost), "histories"),
         {
-            "influence": _try(partial(_study, influences, "influence"), "influence study"),
-            "lambda": _try(partial(_study, lambdas, "lambda"), "lambda study"),
+            "influence": _try(partial(_study, influences, "influence", lost), "influence study"),
+            "lambda": _try(partial(_study, lambdas, "lambda", lost), "lambda study"),
         },
-        *(() if isinstance(found, str) else (found.doubts, found.lost)),
+        doubts,
+        tuple(lost),
     )
 
 
@@ -86,14 +88,20 @@ def _resampled(paths: Paths, spec: TableSpec) -> Resampled:
     return statistics.resample(read_table_scores(paths, spec), spec.statistics)
 
 
-def _histories(paths: Files) -> list[dict[str, Any]]:
-    found = [artifacts.read_json(path) for path in paths]
-    for path, history in zip(paths, found, strict=True):
+def _histories(paths: Files, lost: list[str]) -> list[dict[str, Any]]:
+    def read(path: str | Path) -> dict[str, Any]:
+        history = artifacts.read_json(path)
         artifacts.check_kind(history, "history", path)
+        return history
+
+    _, found, bad = readable(paths, read)
+    lost += bad
     return found
 
 
-def _study(paths: Files, kind: str) -> pd.DataFrame:
+def _study(paths: Files, kind: str, lost: list[str]) -> pd.DataFrame:
     if not paths:
         raise NsvitError(f"the configuration has no {kind} study")
-    return read_records(paths, STUDIES[kind], kind=kind)
+    kept, _, bad = readable(paths, lambda path: read_records([path], STUDIES[kind], kind=kind))
+    lost += bad
+    return read_records(kept, STUDIES[kind], kind=kind)

@@ -49,6 +49,8 @@ class Row:
         row: slug of the first arm; "" for studies and what was not found.
         versus: slug of the second.
         note: what a test that was made leaves out.
+        se: standard error of the effect, in its unit; NaN where the test is not by t.
+        df: its degrees of freedom.
     """
 
     claim: str
@@ -71,6 +73,8 @@ class Row:
     row: str = ""
     versus: str = ""
     note: str = ""
+    se: float = NAN
+    df: float = NAN
 
 
 class NotTested(Exception):
@@ -155,8 +159,10 @@ def _judged(row: Row, claim: Claim, found: Comparison) -> Row:
 
 def measured(row: Row, found: Comparison, **more: float) -> Row:
     """The row with a comparison of fractions in points."""
-    numbers = {k: 100.0 * getattr(found, k) for k in ("effect", "low", "high", "detectable")}
+    names = ("effect", "low", "high", "detectable", "se")
+    numbers = {name: 100.0 * getattr(found, name) for name in names}
     own = {"p": found.p, "holds": found.effect > 0, "n": found.n, "seeds": found.seeds}
+    own["df"] = found.df
     reason = "nothing varies between pictures or seeds" if math.isnan(found.p) else ""
     note = "one seed, and no arm has several: of runs, not of methods"
     texts = {"reason": reason, "note": note if found.unknown_spread else ""}

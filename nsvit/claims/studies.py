@@ -31,10 +31,8 @@ def study_rows(claim: Claim, evidence: Evidence) -> list[Row]:
     """One or two rows for each model."""
     models, lacking = models_of(claim, evidence.spec)
     make = {"agreement": _agreement, "monotone": _monotone, "regrowth": _regrowth}
-    rows = [Row(claim.id, name, claim.title, absent(name)) for name in lacking]
-    for model in models:
-        rows += make[claim.test.kind](claim, evidence, model)
-    return rows
+    rows = [row for model in models for row in make[claim.test.kind](claim, evidence, model)]
+    return rows + [Row(claim.id, name, claim.title, absent(name)) for name in lacking]
 
 
 def _study(evidence: Evidence, kind: str, model: str) -> pd.DataFrame:
@@ -102,7 +100,7 @@ def against(
     ends = statistics.wilson_interval(round(share * n), n, confidence)
     low, high = sorted(sign * (end - threshold) for end in ends)
     p = min(1.0, 2.0 * (threshold if share == 1.0 else 1.0 - threshold) ** n)
-    return replace(found, low=low, high=high, p=p, detectable=NAN)
+    return replace(found, low=low, high=high, p=p, detectable=NAN, se=NAN)
 
 
 def _papers_agreement(model: str | None, noise: str) -> float:

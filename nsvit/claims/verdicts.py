@@ -20,9 +20,9 @@ NOT_TESTED = "not tested"
 VERDICTS = (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED)
 
 COLUMNS = [
-    *("claim", "level", "model", "title", "where", "origin", "comparison", "column", "unit"),
-    *("printed", "paper", "effect", "low", "high", "p", "p_holm", "detectable", "margin"),
-    *("n", "seeds", "verdict", "reason", "row", "versus", "note"),
+    *("claim", "level", "model", "title", "where", "origin", "test", "comparison", "column"),
+    *("unit", "printed", "paper", "effect", "low", "high", "p", "p_holm", "detectable"),
+    *("detectable_holm", "margin", "n", "seeds", "verdict", "reason", "row", "versus", "note"),
 ]
 
 
@@ -41,22 +41,30 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     Returns:
         Columns `COLUMNS`; `level` is "test", "model" (all tests of a claim on a model) or
         "claim". Numbers belong to tests. `reason` says why something was not tested, and for
-        models and claims how the tests came out. `row` and `versus` are the arms of a test,
-        `note` what it leaves out.
+        models and claims how the tests came out. `test` is its kind in the file, `row` and
+        `versus` are its arms, `note` what it leaves out. `detectable_holm` is `detectable` at the
+        level that the correction leaves: an undecided effect is nearer to its border than that.
     """
     import pandas as pd
 
     rows = [row for claim in claims for row in _tests(claim, evidence)]
     corrected = statistics.holm([row.p for row in rows])
     alpha = 1.0 - evidence.spec.statistics.confidence
+    left = next_level([float(p) for p in corrected], alpha)
     tests = [
-        {**vars(row), "level": "test", "p_holm": p, "verdict": _verdict(row, float(p), alpha)}
+        {
+            **vars(row),
+            "level": "test",
+            "p_holm": p,
+            "detectable_holm": statistics.smallest_effect(row.se, row.df, left),
+            "verdict": _verdict(row, float(p), alpha),
+        }
         for row, p in zip(rows, corrected, strict=True)
     ]
     out = []
     for claim in claims:
         facts = {"claim": claim.id, "title": claim.title}
-        facts |= {"where": claim.where, "origin": claim.origin}
+        facts |= {"where": claim.where, "origin": claim.origin, "test": claim.test.kind}
         own = [{**test, **facts} for test in tests if test["claim"] == claim.id]
         out.append({**facts, "level": "claim", "model": "", **_together(own)})
         for model in dict.fromkeys(test["model"] for test in own):
@@ -71,6 +79,16 @@ def _tests(claim: Claim, evidence: Evidence) -> list[Row]:
     if isinstance(claim.test, Agreement | Monotone | Regrowth):
         return study_rows(claim, evidence)
     return contrast_rows(claim, evidence)
+
+
+def next_level(corrected: Sequence[float], alpha: float) -> float:
+    """What an uncorrected p-value has to be below for one more test to be decided after Holm.
+
+    Args:
+        corrected: p-values after Holm; NaN for what was not tested.
+        alpha: of the family.
+    """
+    return alpha / max(1, sum(p >= alpha for p in corrected))
 
 
 def _verdict(row: Row, p: float, alpha: float) -> str:

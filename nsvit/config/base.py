@@ -31,9 +31,9 @@ RECIPES: dict[str, int] = {
     "finetune": 1,
     "evaluate": 2,
     "dynamics": 1,
-    "table": 3,
+    "table": 4,
     "table_attacks": 1,
-    "table_claims": 3,
+    "table_claims": 4,
     "table_cost": 1,
     "table_influence": 1,
     "table_lambda": 1,
@@ -43,14 +43,14 @@ RECIPES: dict[str, int] = {
     "figure_nullspace": 1,
     "figure_influence": 1,
     "figure_dynamics": 2,
-    "figure_claims": 1,
+    "figure_claims": 2,
     "figure_concept": 1,
     "figure_lambda": 1,
     "figure_closure": 1,
     "figure_corruptions": 1,
     "figure_radius": 1,
     "plan": 1,
-    "report": 1,
+    "report": 2,
 }
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]

@@ -27,8 +27,8 @@ WIDEST = 15.0
 def figure_claims(frame: pd.DataFrame, spec: TableSpec) -> Figure:
     """Every tested comparison in points, a panel for each model.
 
-    To the right of zero is what the claim says. Grey bands: margins of equivalence, inside which
-    the claim puts the effect. Hollow circles: the paper's effect. Arrows: beyond the axis. Tests
+    To the right of zero is what the claim says. Grey bands: where a claim with a margin
+    puts the effect. Hollow circles: the paper's effect. Arrows: beyond the axis. Tests
     in other units (norms) are in the table only.
 
     Args:
@@ -83,7 +83,8 @@ def _draw(axes: Axes, y: int, row: dict[Any, Any], limit: float) -> None:
     colour, marker = LOOKS[row["verdict"]]
     edge = 0.97 * limit
     if not math.isnan(row["margin"]):
-        axes.barh(y, 2 * row["margin"], 0.8, -row["margin"], color=MARGIN, zorder=0)
+        right = limit if row.get("test") == "not_worse" else row["margin"]
+        axes.barh(y, right + row["margin"], 0.8, -row["margin"], color=MARGIN, zorder=0)
     if not math.isnan(row["low"]):
         low, high = (min(max(row[end], -edge), edge) for end in ("low", "high"))
         axes.plot([low, high], [y, y], color=colour, lw=0.9, zorder=3)

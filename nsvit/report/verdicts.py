@@ -10,12 +10,15 @@ from pathlib import Path
 
 from nsvit.claims import NOT_TESTED
 from nsvit.errors import NsvitError
+from nsvit.tables.claims import bound, smallest
 
 #: A sign for every verdict, so that none is told by its colour alone.
 SIGNS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not tested": "–"}
 ORIGINS = {"paper": "What the paper claims", "control": "Controls that the paper lacks"}
 
 _NEEDED = ("claim", "level", "model", "title", "origin", "verdict")
+#: Before and after the correction over all tests.
+_DETECTABLE = ("detectable", "detectable_holm")
 #: Half the width of the little interval pictures, in their own units.
 _HALF = 60.0
 
@@ -24,12 +27,13 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Picture:
-    """An interval to draw around zero; x runs from -60 to 60."""
+    """An interval to draw around zero, and the ends of a band; x runs from -60 to 60."""
 
     effect: float
     low: float
     high: float
-    detectable: float
+    first: float
+    last: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Test:
     p: str
     detectable: str
     paper: str
+    note: str
     picture: Picture | None
 
 
@@ -141,18 +146,21 @@ def _tested(slug: str, labels: Mapping[str, str], rows: Sequence[Row]) -> Tested
 def _test(row: Row, scale: float) -> Test:
     unit = row.get("unit", "")
     places = 2 if unit == "tau" else 1
-    effect, low, high, detectable, paper = (
-        _signed(row.get(name), places) for name in ("effect", "low", "high", "detectable", "paper")
+    effect, low, high, paper = (
+        _signed(row.get(name), places) for name in ("effect", "low", "high", "paper")
     )
+    given = (_number(row.get(name)) for name in _DETECTABLE)
+    found, corrected = ("" if value is None else smallest(value, unit) for value in given)
     printed, margin = row.get("printed", ""), _number(row.get("margin"))
     return Test(
         verdict=row["verdict"],
-        comparison=row.get("comparison", "") + (f", within {margin:g}" if margin else ""),
+        comparison=row.get("comparison", "") + bound(row.get("test", ""), margin),
         effect=f"{effect} {unit}".strip() if effect else "",
         interval=f"[{low}, {high}]" if low and high else "",
         p=_p(_number(row.get("p_holm"))),
-        detectable=detectable.removeprefix("+"),
+        detectable=found + (f", {corrected} after correction" if corrected else ""),
         paper=f"{paper} ({printed})" if paper and printed else paper or printed,
+        note=row.get("note", ""),
         picture=_picture(row, scale),
     )
 
@@ -177,8 +185,17 @@ def _picture(row: Row, scale: float) -> Picture | None:
     if effect is None or low is None or high is None or scale == 0.0:
         return None
     by = 0.96 * _HALF / scale
-    detectable = _number(row.get("detectable")) or 0.0
-    return Picture(*(round(by * v, 1) for v in (effect, low, high, detectable)))
+    ends = (min(max(by * end, -_HALF), _HALF) for end in _band(row))
+    return Picture(*(round(v, 1) for v in (by * effect, by * low, by * high, *ends)))
+
+
+def _band(row: Row) -> tuple[float, float]:
+    """What a claim with a margin says, else the effects that are too small to be decided."""
+    if margin := _number(row.get("margin")):
+        return -margin, float("inf") if row.get("test") == "not_worse" else margin
+    given = (_number(row.get(name)) for name in reversed(_DETECTABLE))
+    found = next((value for value in given if value is not None), 0.0)
+    return -found, found
 
 
 def _number(text: str | None) -> float | None:

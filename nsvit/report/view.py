@@ -36,7 +36,8 @@ class File:
 class Entry:
     """A table, figure or contact sheet as the page shows it, or why it does not.
 
-    Exactly one of grid, verdicts, shown and gap is given.
+    Exactly one of grid, verdicts, shown and gap is given; `left_out` are the notes on what a table
+    had to leave out.
     """
 
     anchor: str
@@ -45,6 +46,7 @@ class Entry:
     files: tuple[File, ...]
     grid: Grid | None = None
     verdicts: tuple[Group, ...] | None = None
+    left_out: tuple[str, ...] = ()
     shown: Shown | None = None
     gap: str = ""
 
@@ -173,21 +175,28 @@ def _table(item: Item, links: _Links) -> Entry:
     names = [f"tables/{item.name}.{suffix}" for suffix in ("csv", "md", "tex")]
     entry = Entry(f"table-{item.name}", item.title, item.caption, links.files(*names))
     path = links.results / names[1]
-    gap = ""
-    if item.name == CLAIMS:
-        source = links.results / names[0]
-        try:
-            return replace(entry, title="Verdicts", verdicts=read_verdicts(source, links.labels))
-        except NsvitError as error:
-            gap = f"{names[0]}: {_reason(str(error), source)}"
     try:
         grid = read_grid(path.read_text(encoding="utf-8"), str(path))
-        return replace(entry, grid=grid, title=grid.title or entry.title)
+        left_out = tuple(note for note in grid.notes if note.startswith(LEFT_OUT))
+        title = grid.title or entry.title
+        entry = replace(entry, grid=grid, title=title, left_out=left_out)
     except (OSError, UnicodeDecodeError):
         found = "cannot be read" if path.exists() else "no such file"
-        return replace(entry, gap=gap or f"{names[1]}: {found}")
+        entry = replace(entry, gap=f"{names[1]}: {found}")
     except NsvitError as error:
-        return replace(entry, gap=gap or f"{names[1]}: {_reason(str(error), path)}")
+        entry = replace(entry, gap=f"{names[1]}: {_reason(str(error), path)}")
+    return entry if item.name != CLAIMS else _claims(entry, links)
+
+
+def _claims(entry: Entry, links: _Links) -> Entry:
+    """The table of claims as verdicts, if its csv can be read; else as it is."""
+    name = f"tables/{CLAIMS}.csv"
+    source = links.results / name
+    try:
+        verdicts = read_verdicts(source, links.labels)
+        return replace(entry, title="Verdicts", verdicts=verdicts, grid=None, gap="")
+    except NsvitError as error:
+        return entry if entry.grid else replace(entry, gap=f"{name}: {_reason(str(error), source)}")
 
 
 def _figure(item: Item, links: _Links) -> Entry:
@@ -236,8 +245,8 @@ def _gaps(view: View, results: Path) -> list[Problem]:
         for note in entry.grid.notes if entry.grid else ():
             if note.startswith(_NOTED_GAP):
                 found.append(Problem(entry.title, f"no values for {note.removeprefix(_NOTED_GAP)}"))
-            elif note.startswith(LEFT_OUT):
-                left_out.setdefault(note.removeprefix(LEFT_OUT), []).append(entry.title)
+        for note in entry.left_out:
+            left_out.setdefault(note.removeprefix(LEFT_OUT), []).append(entry.title)
     for note, titles in left_out.items():
         path, _, text = _below(note, results).partition(": ")
         found.append(Problem(path, f"{text or 'left out.'} Left out of: {'; '.join(titles)}."))

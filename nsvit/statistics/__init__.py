@@ -20,7 +20,7 @@ from nsvit.statistics.corruption import (
     picture_scores,
 )
 from nsvit.statistics.hypotheses import holm, mcnemar
-from nsvit.statistics.paired import Comparison, compare, compare_with, judge
+from nsvit.statistics.paired import Comparison, compare, compare_with, judge, smallest_effect
 from nsvit.statistics.proportions import accuracy, robust_accuracy, wilson_interval
 from nsvit.statistics.robust import add_robust
 from nsvit.statistics.summary import Resampled, resample, summarise
@@ -46,6 +46,7 @@ __all__ = [
     "resample",
     "robust_accuracy",
     "seed_weights",
+    "smallest_effect",
     "summarise",
     "wilson_interval",
 ]

@@ -248,10 +248,23 @@ def _settle(
         p = 1.0 if effect == 0.0 else math.nan
     else:
         p = min(1.0, 2.0 * float(stdtr(df, -abs(effect) / se)))
-    found = (t + float(stdtrit(df, POWER))) * se
+    found = smallest_effect(se, df, 1.0 - confidence)
     return Comparison(
         effect, effect - t * se, effect + t * se, p, n, seeds, se, df, found, test="t"
     )
+
+
+def smallest_effect(se: float, df: float, level: float) -> float:
+    """The smallest true effect that a two-sided t test would find with 80 % power.
+
+    Args:
+        se: standard error.
+        df: degrees of freedom of t.
+        level: that p has to be below.
+    """
+    from scipy.special import stdtrit
+
+    return (float(stdtrit(df, 1.0 - level / 2)) + float(stdtrit(df, POWER))) * se
 
 
 def compare_with(

@@ -7,22 +7,24 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nsvit.claims import NOT_TESTED
+from nsvit.claims import NOT_TESTED, next_level
 from nsvit.specs import TableSpec, of_everything
 from nsvit.statistics.checks import Doubt
 from nsvit.tables.accuracy import doubted_cells
 from nsvit.tables.accuracy_notes import DOUBTED, doubt_notes
-from nsvit.tables.paired import MOST_DOUBTS, doubts_on, signed
-from nsvit.tables.sheet import Cell, Part, Sheet, number
+from nsvit.tables.paired import MOST_DOUBTS, doubts_on
+from nsvit.tables.sheet import Cell, Part, Sheet, number, signed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Fixed decimals of the csv; effects are in their unit (points, mostly).
 DECIMALS = {
-    **dict.fromkeys(("paper", "effect", "low", "high", "detectable", "margin"), 2),
+    **dict.fromkeys(("paper", "effect", "low", "high", "margin"), 2),
+    **dict.fromkeys(("detectable", "detectable_holm"), 2),
     **dict.fromkeys(("p", "p_holm"), 6),
 }
+_DETECTABLE = ("detectable", "detectable_holm")
 UNITS = {"points": "", "% of the first norm": " %", "tau": " tau"}
 
 
@@ -56,7 +58,7 @@ def claims_sheet(frame: pd.DataFrame, spec: TableSpec, doubts: Sequence[Doubt] =
         spec: labels and the level.
         doubts: the same doubts, for the notes.
     """
-    header = ("Claim", "Comparison", "Paper", "Here", "p (Holm)", "Detectable", "Verdict")
+    header = ("Claim", "Comparison", "Paper", "Here", "p (Holm)", "Detectable", "(Holm)", "Verdict")
     places = {claim: i for i, claim in enumerate(frame["claim"].drop_duplicates(), 1)}
     frame = frame.assign(place=frame["claim"].map(places))
     heads = frame[frame["level"] == "claim"]
@@ -99,7 +101,8 @@ def _head(row: dict[Any, Any]) -> tuple[Cell, ...]:
     bold = "plain" if row["verdict"] == NOT_TESTED else "best"
     title = f"{row['place']}. {row['title']}"
     texts = (Cell(title), Cell(row["where"]), Cell(""), Cell(row["reason"]))
-    return (*texts, Cell(""), Cell(""), Cell(row["verdict"], style=bold))  # type: ignore[arg-type]
+    empty = (Cell(""),) * 3
+    return (*texts, *empty, Cell(row["verdict"], style=bold))  # type: ignore[arg-type]
 
 
 def _row(row: dict[Any, Any]) -> tuple[Cell, ...]:
@@ -110,16 +113,29 @@ def _row(row: dict[Any, Any]) -> tuple[Cell, ...]:
         ends = f"[{signed(row['low'])}, {signed(row['high'])}]"
     printed = "" if math.isnan(row["paper"]) else signed(row["paper"], decimals) + unit
     numbers = f" ({row['printed']})" if row["printed"] else ""
-    margin = "" if math.isnan(row["margin"]) else f", within {row['margin']:g}"
     return (
         Cell(f"{row['place']}."),
-        Cell(row["comparison"] + margin),
+        Cell(row["comparison"] + bound(row["test"], row["margin"])),
         Cell(printed + numbers, style="paper"),
         Cell(signed(row["effect"], decimals) + unit, ends),
         Cell(_p(row["p_holm"])),
-        Cell("" if math.isnan(row["detectable"]) else number(row["detectable"])),
+        *(Cell(smallest(row[name], row["unit"])) for name in _DETECTABLE),
         Cell(row["verdict"], mark=DOUBTED if row["note"] else ""),
     )
+
+
+def bound(test: str, margin: float | None) -> str:
+    """What a claim with a margin says of a difference, to put behind it; "" without one."""
+    if not margin or math.isnan(margin):
+        return ""
+    return f", above −{margin:g}" if test == "not_worse" else f", within {margin:g}"
+
+
+def smallest(value: float, unit: str) -> str:
+    """A detectable effect to read; few seeds can make it larger than any difference can be."""
+    if math.isnan(value):
+        return ""
+    return ">100" if unit == "points" and value > 100 else number(value)
 
 
 def _p(value: float) -> str:
@@ -131,6 +147,7 @@ def _notes(frame: pd.DataFrame, spec: TableSpec) -> list[str]:
     tests = frame[frame["level"] == "test"]
     made = int(tests["p"].notna().sum())
     level = f"{100 * (1 - s.confidence):g} %"
+    left = next_level(tests["p_holm"].tolist(), 1.0 - s.confidence)
     notes = [
         f"A test is decided below {level} after Holm's correction over all {made} tests of this "
         "table: supported if the effect lies on the side that the claim says, else contradicted. "
@@ -138,7 +155,8 @@ def _notes(frame: pd.DataFrame, spec: TableSpec) -> list[str]:
         "if every test that could be made is. Verdicts are computed, none is written by hand.",
         "Effects are in points where no unit stands, positive where the claim says so; brackets: "
         f"{100 * s.confidence:g} % intervals, uncorrected. Detectable: the smallest distance from "
-        "the border between yes and no that would be found with 80 % power before correction.",
+        "the border between yes and no that would be found with 80 % power at that level; (Holm): "
+        f"at p < {left:.2g}, which the next test has to reach to be decided after correction.",
         "Paper: differences of its printed numbers (arXiv 2403.10476), Average over the columns "
         "that count here. On other pictures, such as Menagerie, only signs can be compared.",
     ]

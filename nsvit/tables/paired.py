@@ -15,7 +15,7 @@ from nsvit.statistics import Comparison, Resampled
 from nsvit.statistics.checks import Doubt
 from nsvit.tables.accuracy import doubted_cells
 from nsvit.tables.accuracy_notes import DOUBTED, doubt_notes
-from nsvit.tables.sheet import GAP, Cell, Part, Sheet, number
+from nsvit.tables.sheet import GAP, Cell, Part, Sheet, number, signed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,12 +187,6 @@ def _rows(part: pd.DataFrame, spec: TableSpec, columns: Sequence[str]) -> list[t
     found = [Cell(number(float(largest[column])), style="paper") for column in columns]
     rows.append((Cell("detectable, at most", style="paper"), *found, Cell("")))
     return rows
-
-
-def signed(value: float, decimals: int = 1) -> str:
-    """A number with its sign, or a gap where there is none."""
-    text = number(value, decimals)
-    return f"+{text}" if text != GAP and float(text) > 0 else text.replace("-", "−")
 
 
 def _text(row: dict[Any, Any], alpha: float) -> str:

@@ -76,7 +76,7 @@ def number(value: float | None, decimals: int = 1) -> str:
 def signed(value: float | None, decimals: int = 1) -> str:
     """A number with its sign, as differences are written."""
     text = number(value, decimals)
-    return text if text == GAP or float(text) <= 0 else f"+{text}"
+    return f"+{text}" if text != GAP and float(text) > 0 else text.replace("-", "−")
 
 
 def interval(low: float, high: float, decimals: int = 1) -> str:

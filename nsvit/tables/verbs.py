@@ -1,6 +1,6 @@
 """The verbs that make tables: records and sidecars in; csv, markdown and LaTeX out.
 
-Records that cannot be used are named in the log and below the table, which is made from the rest.
+Files that cannot be used are named in the log and below the table, which is made from the rest.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsvit import artifacts, claims
-from nsvit.records import usable
+from nsvit.records import readable, usable
 from nsvit.specs import AccuracySpec, TableSpec
 from nsvit.tables import accuracy, attacks, cost, influence, nullity, paired, studies, studies_sheet
 from nsvit.tables import claims as claims_table
@@ -70,36 +70,48 @@ def write_claims(
 
 def write_influence(influences: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-influence`: noise at every block; the three forms beside `out`."""
-    frame = influence.table_influence(influence.read_influence(influences), spec)
-    write(frame, influence.DECIMALS, influence.influence_sheet(frame, spec), *_forms(out))
+    kept, _, lost = readable(influences, lambda path: influence.read_influence([path]))
+    frame = influence.table_influence(influence.read_influence(kept), spec)
+    sheet = with_lost(influence.influence_sheet(frame, spec), lost)
+    write(frame, influence.DECIMALS, sheet, *_forms(out))
 
 
 def write_nullity(
     architectures: str | Path, nullspaces: Paths, spec: TableSpec, out: str | Path
 ) -> None:
     """The verb `table-nullity`: ranks and nullities; the three forms beside `out`."""
-    sidecars = []
-    for path in nullspaces:
-        sidecars.append(artifacts.read_json(path))
-        artifacts.check_kind(sidecars[-1], "nullspace", path)
+
+    def read(path: str | Path) -> dict[str, object]:
+        sidecar = artifacts.read_json(path)
+        artifacts.check_kind(sidecar, "nullspace", path)
+        return sidecar
+
+    _, sidecars, lost = readable(nullspaces, read)
     frame = nullity.table_nullity(artifacts.read_csv(architectures), sidecars, spec)
-    write(frame, nullity.DECIMALS, nullity.nullity_sheet(frame, spec), *_forms(out))
+    sheet = with_lost(nullity.nullity_sheet(frame, spec), lost)
+    write(frame, nullity.DECIMALS, sheet, *_forms(out))
 
 
 def write_cost(histories: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-cost`: one row per run; the three forms beside `out`."""
-    frame = cost.table_cost(histories, spec)
-    write(frame, cost.DECIMALS, cost.cost_sheet(frame, spec), *_forms(out))
+    kept, _, lost = readable(histories, lambda path: cost.table_cost([path], spec))
+    frame = cost.table_cost(kept, spec)
+    sheet = with_lost(cost.cost_sheet(frame, spec), lost)
+    write(frame, cost.DECIMALS, sheet, *_forms(out))
 
 
 def write_lambda(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-lambda`: the lambda study; the three forms beside `out`."""
-    frame = studies.table_lambda(studies.read_lambda(paths), spec)
+    kept, _, lost = readable(paths, lambda path: studies.read_lambda([path]))
+    frame = studies.table_lambda(studies.read_lambda(kept), spec)
     decimals = {**studies.DECIMALS, **studies.PAPER_DECIMALS}
-    write(frame, decimals, studies_sheet.lambda_sheet(frame, spec), *_forms(out))
+    sheet = with_lost(studies_sheet.lambda_sheet(frame, spec), lost)
+    write(frame, decimals, sheet, *_forms(out))
 
 
 def write_closure(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-closure`: multiples and mixtures of noises; the three forms beside `out`."""
-    frame = studies.table_closure(studies.read_closure(paths), spec)
-    write(frame, studies.DECIMALS, studies_sheet.closure_sheet(frame, spec), *_forms(out))
+    kept, _, lost = readable(paths, lambda path: studies.read_closure([path]))
+    frame = studies.table_closure(studies.read_closure(kept), spec)
+    sheet = with_lost(studies_sheet.closure_sheet(frame, spec), lost)
+    write(frame, studies.DECIMALS, sheet, *_forms(out))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
 import scipy.stats
 import yaml
 from statsmodels.stats.multitest import multipletests
@@ -203,6 +204,35 @@ def test_p_values_are_corrected_over_everything_tested(
     assert (tested["verdict"] == claims.SUPPORTED).equals(decided & (tested["effect"] > 0))
 
 
+def test_what_is_undecided_is_nearer_than_what_could_be_decided(spec: specs.TableSpec) -> None:
+    found = claims.judge_claims(claims.read_claims(FILE), evidence(spec, gain=0.04))
+    tests = found[(found["level"] == "test") & found["detectable_holm"].notna()]
+    left = int((tests["verdict"] == claims.UNDECIDED).sum())
+    assert 5 < left < len(tests)
+    assert claims.next_level(found["p_holm"].tolist(), 0.05) == pytest.approx(0.05 / left)
+    assert (tests["detectable_holm"] > tests["detectable"]).all()
+    border = tests["margin"].fillna(0.0)
+    far = (tests["effect"].abs() - border).abs()
+    undecided = tests["verdict"] == claims.UNDECIDED
+    assert (far < tests["detectable_holm"])[undecided].all()
+    assert (far > tests["detectable"])[undecided].any()  # which alone would not say so
+    one = tests[tests["margin"].isna()].iloc[0]
+    t = scipy.stats.t(degrees_of(one))
+    ratio = (t.ppf(1 - 0.025 / left) + t.ppf(0.8)) / (t.ppf(0.975) + t.ppf(0.8))
+    assert one["detectable_holm"] / one["detectable"] == pytest.approx(ratio, rel=1e-4)
+
+
+def degrees_of(row: pd.Series) -> float:
+    """The degrees of freedom of the t behind a row's interval and detectable effect."""
+    wanted = 2 * row["detectable"] / (row["high"] - row["low"])
+
+    def excess(df: float) -> float:
+        t = scipy.stats.t(df)
+        return 1 + t.ppf(0.8) / t.ppf(0.975) - wanted
+
+    return float(scipy.optimize.brentq(excess, 1.0, 1e6))
+
+
 def test_the_papers_numbers_are_looked_up(
     tmp_path: Path, spec: specs.TableSpec, helpful: claims.Evidence
 ) -> None:
@@ -285,6 +315,8 @@ def test_equivalence_is_supported_contradicted_or_open(
         claims.CONTRADICTED,
     ]
     assert verdict_of(found, "c1", model="vit_s")["margin"] == 2.0
+    text = tables.markdown(tables.claims_sheet(found, spec))
+    assert text.count(", within 2 |") and text.count(", above −2 |")
 
 
 def test_what_is_not_there_is_not_tested_and_named(
@@ -547,6 +579,12 @@ def test_damaged_and_missing_files_leave_the_rest(
     assert tests.loc["agreement_epsilon", "reason"].str.contains("broken.parquet: damaged").all()
     assert "has no lambda study" in tests.loc["norm_lambda", "reason"].iloc[0]
     assert tests.loc["ns_average", "p"].notna().all()
+    one = [inputs["lambdas"][0], broken]
+    assert run(spec, {**inputs, "lambdas": one}, tmp_path / "claims.csv") == 0
+    tests = pd.read_csv(tmp_path / "claims.csv").query("level == 'test'").set_index("claim")
+    assert tests.loc["norm_lambda", "p"].notna().any()
+    (left,) = [t for t in (tmp_path / "claims.md").read_text().split("\n- ") if "Left out" in t]
+    assert "broken.parquet: damaged" in left
     missing = [tmp_path / "lost.parquet"]
     assert run(spec, {**inputs, "records": missing}, tmp_path / "claims.csv") == 0
     tests = pd.read_csv(tmp_path / "claims.csv").query("level == 'test'").set_index("claim")
@@ -567,6 +605,8 @@ def forest_rows() -> pd.DataFrame:
         {"comparison": "open", "effect": 0, "low": -40, "high": 40, "verdict": unsure},
         {"comparison": "far", "effect": 30, "low": 20, "high": 40, "paper": 40, "verdict": good},
         {"comparison": "same", "effect": 0.1, "low": -1, "high": 1, "verdict": good, "margin": 2},
+        {"comparison": "not worse", "effect": 1, "low": 0, "high": 2, "verdict": good, "margin": 2}
+        | {"test": "not_worse"},
         {"comparison": "tau", "effect": 1, "unit": "tau", "verdict": good},
         {"comparison": "none", "verdict": "not tested"},
     ]
@@ -581,17 +621,19 @@ def test_the_forest_shows_what_was_tested(spec: specs.TableSpec) -> None:
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["ViT-S", "ViT-B"]
     axes = figure.axes[0]
     labels = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert labels == ["plus", "minus", "open", "far", "same"]
+    assert labels == ["plus", "minus", "open", "far", "same", "not worse"]
     low, high = axes.get_xlim()
     assert (low, high) == (-15, 15)
     places = {
         (line.get_marker(), line.get_color()): line.get_xydata().tolist()
         for line in axes.get_lines()
     }
-    assert places["o", "#0072B2"] == [[0.1, 4.0]]
+    assert places["o", "#0072B2"] == [[1.0, 5.0]]
     assert places["s", "#D55E00"] == [[-3.0, 1.0]]
     markers = [line.get_marker() for line in axes.get_lines()]
     assert markers.count(">") == 3  # far: interval and paper; open: interval
+    bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    assert bars == [(-2.0, 4.0), (-2.0, 17.0)]  # to both sides; nothing but worse is excluded
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["supported", "contradicted", "undecided", "paper", "margin"]
     figure.draw_without_rendering()

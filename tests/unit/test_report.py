@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from nsvit import artifacts, claims, cli, report, tables
 from nsvit.errors import NsvitError
 from nsvit.report import contents, ending, facts, folder, verdicts
+from nsvit.tables.claims import bound, smallest
 from tests import synthetic
 from tests.results import CLAIMS, Page, write_results
 
@@ -120,10 +121,22 @@ def test_verdicts_come_first_and_are_counted(page: Page) -> None:
     assert "1 supported, 1 undecided" in text and "contradicted" not in text
     assert text.count("NS <improves> clean") == 1
     assert "ViT-S ? undecided" in text
-    for words in ("−0.7 points [−1.9, +0.5]", "p 1.000", "detectable 1.7", "+3.3 (77 - 74)"):
+    assert text.count("‡") == 1 and "‡ rests on a number that a doubt concerns" in text
+    found = "detectable 1.7, 2.6 after correction"
+    for words in ("−0.7 points [−1.9, +0.5]", "p 1.000", found, "+3.3 (77 - 74)"):
         assert words in text
     assert "NS - none: Sketch, within 2" in text and "p <0.001" in text
     assert "1 not tested: there is no DAT" in text
+
+
+def test_bands_are_what_cannot_be_decided_or_what_a_margin_allows(page: Page) -> None:
+    bands = [a for tag, a in page.tags if tag == "rect"]
+    by = 0.96 * 60 / 3.0  # the largest number of the two tests is 3
+    ends = [(float(str(a["x"])), float(str(a["width"]))) for a in bands]
+    assert ends == [
+        (pytest.approx(-2.6 * by, abs=0.1), pytest.approx(5.2 * by, abs=0.1)),
+        (pytest.approx(-2.0 * by, abs=0.1), pytest.approx(4.0 * by, abs=0.1)),
+    ]
 
 
 def test_tables_keep_intervals_notes_and_the_papers_rows(page: Page) -> None:
@@ -237,12 +250,13 @@ def test_missing_files_are_named_and_the_rest_is_made(results: Path) -> None:
 
 
 def test_what_tables_left_out_is_named_once(results: Path) -> None:
-    for name in ("table1", "novel"):
+    for name in ("claims", "table1", "novel"):
         with (results / f"tables/{name}.md").open("a") as file:
             file.write("\n- Left out: records/r.parquet: is missing; run again.\n")
     page = made(results)
     (line,) = [text for text in page.text("gaps").split("records/")[1:]]
-    assert "r.parquet: is missing; run again. Left out of: " in line and ";" in line
+    assert "r.parquet: is missing; run again. Left out of: Verdicts; " in line
+    assert "Left out: records/r.parquet" in page.text("table-claims")
     assert "81.5" in page.text("table-novel")
 
 
@@ -426,6 +440,13 @@ def test_claims_without_their_columns_are_refused_by_name(tmp_path: Path, text: 
         verdicts.read_verdicts(tmp_path / "claims.csv")
 
 
+def test_no_difference_is_larger_than_everything() -> None:
+    assert [smallest(v, "points") for v in (1.25, 100.0, 48208.4, float("nan"))] == [
+        *("1.2", "100.0", ">100", ""),
+    ]
+    assert smallest(130.0, "% of the first norm") == "130.0"
+
+
 def test_the_real_claims_are_all_shown(tmp_path: Path) -> None:
     """Against the judge itself: every claim, and every test that it made, is on the page."""
     spec = synthetic.table_spec()
@@ -442,8 +463,8 @@ def test_the_real_claims_are_all_shown(tmp_path: Path) -> None:
     made = frame[(frame["level"] == "test") & (frame["verdict"] != claims.NOT_TESTED)]
     assert len(made) > 10
     tests = [test for claim in shown for model in claim.models for test in model.tests]
-    assert sorted(test.comparison for test in tests if "within" not in test.comparison) == sorted(
-        made[made["margin"].isna()]["comparison"]
+    assert sorted(test.comparison for test in tests) == sorted(
+        row["comparison"] + bound(row["test"], row["margin"]) for _, row in made.iterrows()
     )
     assert len(tests) == len(made)
     assert {model.label for claim in shown for model in claim.models} >= {"ViT-S", "vit_b"}

@@ -147,3 +147,7 @@ def test_verbs_write_three_forms(frame: pd.DataFrame, spec: TableSpec, tmp_path:
             assert (tmp_path / f"{name}{suffix}").stat().st_size > 500
     with pytest.raises(NsvitError, match="expected a 'lambda' file"):
         tables.write_lambda([closed], spec, tmp_path / "x.csv")
+    paths[0].write_bytes(paths[0].read_bytes()[:-100])
+    tables.write_lambda(paths, spec, tmp_path / "lambda.csv")
+    assert set(artifacts.read_csv(tmp_path / "lambda.csv")["model"]) == {"vit_b"}
+    assert "Left out: " in (tmp_path / "lambda.md").read_text()

@@ -15,6 +15,7 @@ from nsvit.errors import NsvitError
 from nsvit.specs import TableSpec
 from nsvit.tables import cost, nullity
 from nsvit.tables import influence as influence_module
+from nsvit.tables.sheet import GAP, signed
 from tests import synthetic
 
 
@@ -44,6 +45,13 @@ def test_markdown_escapes_pipes() -> None:
         "t", ("a", "b"), (tables.Part("", ((tables.Cell("x|y"), tables.Cell("z")),)),)
     )
     assert "x\\|y" in tables.markdown(sheet)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.24, "+1.2"), (-1.26, "−1.3"), (-0.04, "0.0"), (float("nan"), GAP)]
+)
+def test_differences_have_signs(value: float, text: str) -> None:
+    assert signed(value) == text
 
 
 def test_sheets_refuse_ragged_rows() -> None:
@@ -252,6 +260,35 @@ def test_nullity_verb_names_bad_files(spec: TableSpec, tmp_path: Path) -> None:
     with pytest.raises(NsvitError, match=r"empty\.csv"):
         tables.write_nullity(empty, [], spec, tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_damaged_file_costs_its_own_rows_only(spec: TableSpec, tmp_path: Path) -> None:
+    histories = [tmp_path / f"history{seed}.json" for seed in range(3)]
+    for seed, path in enumerate(histories):
+        artifacts.write_json(path, synthetic.history("vit_s", "nullspace", seed))
+    histories[1].write_text('{"rounds": [')
+    tables.write_cost(histories, spec, tmp_path / "cost.csv")
+    assert pd.read_csv(tmp_path / "cost.csv")["seed"].tolist() == [0, 2]
+    influences = [tmp_path / "vit_s.parquet", tmp_path / "vit_b.parquet"]
+    for path in influences:
+        sidecar = artifacts.provenance("influence", {})
+        artifacts.write_parquet(path, synthetic.influence_frame(path.stem), sidecar)
+    influences[0].write_bytes(influences[0].read_bytes()[:-100])
+    tables.write_influence(influences, spec, tmp_path / "influence.csv")
+    assert set(pd.read_csv(tmp_path / "influence.csv")["model"]) == {"vit_b"}
+    for name, says in (
+        ("cost", "history1.json: not JSON"),
+        ("influence", "vit_s.parquet: damaged"),
+    ):
+        (note,) = (
+            line
+            for line in (tmp_path / f"{name}.md").read_text().splitlines()
+            if line.startswith("- Left out: ")
+        )
+        assert says in note.replace("\\", "")
+    with pytest.raises(NsvitError, match=r"history1\.json"):
+        tables.write_cost(histories[1:2], spec, tmp_path / "none.csv")
+    assert not (tmp_path / "none.csv").exists()
 
 
 # --- without torch --------------------------------------------------------------------------
