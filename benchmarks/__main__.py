@@ -87,8 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.exception("stage %s", name)
             failed.append(name)
             continue
-        for text in refused:
-            log.error("%s", text)
         failed += [name] * bool(refused)
         _tell(found)
         if found and not args.case:  # each stage by itself: interrupted, the others are there

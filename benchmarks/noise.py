@@ -88,7 +88,7 @@ def passes(size: Size) -> Case:
         items=3,
         unit="step",
         clock="wall",
-        repeats=2,
+        repeats=1 if size.big else 2,
         threads=size.threads,
     )
 

@@ -124,6 +124,7 @@ def measure(
         except NsvitError as error:
             if refused is None:
                 raise
+            log.error("%s", error)
             refused.append(str(error))
     most = [repeats if one.case.repeats is None else one.case.repeats for one in found]
     for repeat in progress(range(min(max(most, default=0), repeats)), "repeats"):

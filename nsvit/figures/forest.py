@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.lines import Line2D
-
 from nsvit.claims import CONTRADICTED, SUPPORTED, UNDECIDED
 from nsvit.figures.style import BLACK, BLUE, GREY, VERMILION, figure_of_text, new_figure, style
 from nsvit.specs import TableSpec
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 #: Colour and marker of every verdict; the markers tell them apart without colour.
 LOOKS = {SUPPORTED: (BLUE, "o"), CONTRADICTED: (VERMILION, "s"), UNDECIDED: (GREY, "D")}
@@ -103,6 +102,8 @@ def _draw(axes: Axes, y: int, row: dict[Any, Any], limit: float) -> None:
 
 
 def _legend(shown: pd.DataFrame) -> list[Line2D]:
+    from matplotlib.lines import Line2D  # late, as in every figure: a start needs none of it
+
     handles = [
         Line2D([], [], color=colour, marker=marker, ms=3.0, lw=0.9, label=verdict)
         for verdict, (colour, marker) in LOOKS.items()

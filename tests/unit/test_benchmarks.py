@@ -154,7 +154,9 @@ def test_targets_are_judged() -> None:
     ]
     assert goals.missed(case) == ["b"]
     verbs = {**case, "limits": {"a": 0.3, "b": 0.3}, "targets": {}, "extras": {}, "flat": None}
-    assert goals.goals(verbs) == ["| c | slowest of 2: a | at most 0.3 s | 0.20 s | met |"]
+    assert goals.goals(verbs) == [
+        "| c | slowest of 2: a | at most 0.3 s | 0.20 s (2 within) | met |"
+    ]
 
 
 def test_the_page_says_what_was_not_measured() -> None:
