@@ -90,12 +90,14 @@ def start(verb: Callable[..., None]) -> Started:
 
 def command(given: list[str]) -> Started:
     """The command line in a process of its own."""
+    # With compiled modules kept, as Python does unless it is told not to.
+    given_env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *given],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "NSVIT_DEVICE": "cpu"},
+        env={**given_env, "NSVIT_DEVICE": "cpu"},
     )
     lines = done.stdout.split()
     return Started(done.returncode, lines[-1:] == ["True"], done.stderr[-200:])

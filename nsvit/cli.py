@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import shlex
 import sys
@@ -15,6 +16,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
+
+# Before pydantic is loaded, which else looks through every installed package for its plug-ins.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 from nsvit import config, devices, launcher, locks, progress, runtime, specs, stopping
 from nsvit.config.spelling import meant

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from nsvit import config
@@ -121,6 +120,8 @@ def read_claims(path: str | Path) -> tuple[Claim, ...]:
     Raises:
         NsvitError: missing, not YAML, or not a file of claims; every problem with its place.
     """
+    import yaml
+
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -81,4 +81,5 @@ def radius_value(radius: str) -> float:
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Checks are built when a section is first used: a verb uses few of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)

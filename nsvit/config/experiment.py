@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import (
     Field,
     ValidationError,
@@ -308,6 +307,8 @@ def load(path: str | Path, *overlays: str | Path) -> Experiment:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
+    import yaml
+
     try:
         raw = yaml.safe_load(Path(path).read_text())
     except OSError as error:

@@ -58,13 +58,18 @@ def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """Scores and those of robust sets; what is categories in the first stays so."""
     import pandas as pd
 
-    for column in parts[0].columns:
-        if isinstance(parts[0][column].dtype, pd.CategoricalDtype):
-            known = parts[0][column].cat.categories
-            new = {str(name) for part in parts[1:] for name in part[column].unique()} - set(known)
-            kind = pd.CategoricalDtype([*known, *sorted(new)])
-            parts = [part.astype({column: kind}) for part in parts]
-    return pd.concat(parts, ignore_index=True)
+    if len(parts) == 1:
+        return parts[0].reset_index(drop=True)
+    scores, added = parts[0], pd.concat(parts[1:], ignore_index=True)
+    for column in scores.columns:
+        if isinstance(scores[column].dtype, pd.CategoricalDtype):
+            known = scores[column].cat.categories
+            new = sorted({str(name) for name in added[column].unique()} - set(known))
+            kind = pd.CategoricalDtype([*known, *new])
+            if new:  # else they are of this kind already
+                scores = scores.astype({column: kind})
+            added = added.astype({column: kind})
+    return pd.concat([scores, added], ignore_index=True)
 
 
 def _worst(
