@@ -198,7 +198,6 @@ def patch_fool(on: Subject) -> Case:
     start = uniform(on.images, list(range(len(on.images))), "patch")
 
     def published() -> Tensor:
-        wanting.zero_grad(set_to_none=True)
         return naive.patch_fool(wanting, on.images, on.labels, start=start, steps=steps)
 
     call = partial(ours, on, "patch_fool", ThreatModel(1.0), steps=steps)

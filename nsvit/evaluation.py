@@ -187,10 +187,10 @@ def _whole(
     refuse_unfit(subject, readings)
     found: dict[str, list[pd.DataFrame]] = {slug: [] for slug in order}
     doubts: list[str] = []
-    for reading in readings:
-        looked = examine_reading(subject, reading, reading.conditions)
-        doubts += dict.fromkeys(doubt for own in looked.values() for doubt in own)
-        with subject.frozen():
+    with subject.frozen():
+        for reading in readings:
+            looked = examine_reading(subject, reading, reading.conditions)
+            doubts += dict.fromkeys(doubt for own in looked.values() for doubt in own)
             for _, slug, frame in score_blocks(subject, reading):
                 found[slug].append(frame)
     for doubt in doubts:

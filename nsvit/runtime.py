@@ -124,6 +124,8 @@ def prepare(threads: int | None = None) -> None:
         torch.set_num_threads(own)
         _workers = own - 1
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Else every tensor is filled with NaN before it is computed. What nobody writes, nobody reads.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
 
 

@@ -34,6 +34,7 @@ from benchmarks import (
     startup,
     workflow,
 )
+from benchmarks.naive import attacks as published_attacks
 from benchmarks.runner import Case, measure
 from benchmarks.subjects import Size
 from nsvit import cli
@@ -306,6 +307,18 @@ def test_evaluation_is_the_published_one(tiny: Size) -> None:
     for wrong, named in ((right, "cw: 0 wrong"), (other, "sketch: other")):
         with pytest.raises(NsvitError, match=named):
             case.check({**found, "nsvit": wrong})
+
+
+def test_naive_attacks_find_gradients_of_weights_only_where_the_published_ones_do(
+    tiny: Size,
+) -> None:
+    model, images = tiny.wanting(), tiny.images
+    labels = torch.zeros(len(images), dtype=torch.long)
+    published_attacks.fgsm(model, images, labels, 1 / 255)
+    published_attacks.patch_fool(model, images, labels, start=1 - images, steps=1)
+    assert all(weight.grad is None for weight in model.parameters())
+    published_attacks.cw(model, images, labels, **evaluation.CW)  # type: ignore[arg-type]
+    assert all(weight.grad is not None for weight in model.net.blocks.parameters())
 
 
 def test_memory_case_shows_the_same_pictures_again() -> None:

@@ -106,8 +106,11 @@ def test_jobs_read_ahead_with_all_threads_but_one(monkeypatch):
     try:
         runtime.prepare(3)
         assert runtime.workers() == 2
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory  # a pass over every tensor
         runtime.prepare(1)
         assert runtime.workers() == 0
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = True
