@@ -26,7 +26,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nsvit import artifacts, autoprecision, distributed, precision, rounds, runtime, stopping
+from nsvit import (
+    artifacts,
+    autoprecision,
+    compiled,
+    distributed,
+    precision,
+    rounds,
+    runtime,
+    stopping,
+)
 from nsvit.averaging import Average
 from nsvit.config import RECIPES
 from nsvit.data.layouts import ImageSet
@@ -158,7 +167,8 @@ def _finetune(
             if now is None:
                 now = _begin_round(model, train, spec, number, of_noise)
             with of_steps.upon_stop(partial(now.state, model, optimizer, average)):
-                _train_round(model, optimizer, average, train, spec, now, of_steps, out)
+                with compiled.blocks(model, spec.finetune.compile, "finetune.compile"):
+                    _train_round(model, optimizer, average, train, spec, now, of_steps, out)
                 finish_round(finished_row(now, spec, out))
             of_noise.clear(), of_steps.clear()
     distributed.on_main(lambda: shutil.rmtree(out / "unfinished", ignore_errors=True))
@@ -210,6 +220,8 @@ def _snapshots(
 def _check_machine(model: PixelModel, spec: FinetuneSpec, device: torch.device) -> None:
     """Refuses what the device, the processes and the passes cannot do, before any compute."""
     precision.refuse(device, spec.finetune.precision, "finetune.precision")
+    compiled.refuse(device, spec.finetune.compile, "finetune.compile")
+    compiled.refuse(device, spec.finetune.noise.compile, "finetune.noise.compile")
     for key, size in spec.batches().items():
         distributed.refuse_small_batch(size, key)
     if distributed.count() > 1 or spec.finetune.accumulate > 1:

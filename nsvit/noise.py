@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nsvit import artifacts, distributed, precision, runtime, stopping
+from nsvit import artifacts, compiled, distributed, precision, runtime, stopping
 from nsvit.autoprecision import settled
 from nsvit.config import NoiseConfig, RandomNoiseConfig
 from nsvit.errors import NsvitError
@@ -214,6 +214,7 @@ def _until_epsilon(
     """
     met, distance, device = False, math.nan, model.mean.device
     precision.refuse(device, config.precision, "noise.precision")
+    compiled.refuse(device, config.compile, "noise.compile")
     distributed.refuse_small_batch(config.batch_size, "noise.batch_size")
     steps, history = distributed.main_first(lambda: _go_on(snapshots, noise, optimizer))
     distributed.refuse_different(steps, "snapshots of noise")
@@ -224,7 +225,7 @@ def _until_epsilon(
         return {"noise": noise, **moments}, {"steps": steps, "history": history}
 
     stopped = nullcontext() if snapshots is None else snapshots.upon_stop(state)
-    with frozen(model), stopped:
+    with frozen(model), compiled.blocks(model, config.compile, "noise.compile"), stopped:
         visits = batches_with_logits(
             model, source, config.batch_size, steps, config.precision, block
         )

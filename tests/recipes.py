@@ -23,6 +23,7 @@ _TRAIN = ("data/augment.py", "training.py", *_SHARED, *_PICTURES)
 _NOISE = (
     "models.py",
     "autoprecision.py",
+    "compiled.py",
     "noise.py",
     "prefixes.py",
     "visits.py",

@@ -44,11 +44,12 @@ class NoiseConfig(Section):
         "squared", description="logit distance: squared as the late code, unsquared as the paper"
     )
     precision: Precision = Field("fp32", description="of the model's passes; fp16 on GPUs only")
+    compile: bool = Field(False, description="the model's blocks go through torch.compile")
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Single precision is left out: noise learned before there was another stays valid."""
-        return _unless(dump(self), precision="fp32")
+        """What is as it always was is left out: noise learned before these keys stays valid."""
+        return _unless(dump(self), precision="fp32", compile=False)
 
 
 def _unless(dumped: dict[str, Any], **defaults: Any) -> dict[str, Any]:
@@ -105,6 +106,7 @@ class FinetuneConfig(Section):
     block: int = Field(0, ge=0, description="where noise enters: 0 patch embedding, k block k")
     select: Literal["last", "dev"] = Field("last", description="never on a test set")
     precision: Precision = Field("fp32", description="of training's passes; fp16 on GPUs only")
+    compile: bool = Field(False, description="in training blocks go through torch.compile")
     accumulate: PositiveInt = Field(
         1, description="passes that a process splits its part of a batch into, to save memory"
     )
@@ -150,7 +152,7 @@ class FinetuneConfig(Section):
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What is as it always was is left out: runs made before these keys stay valid."""
         own = {"precision": "fp32", "accumulate": 1, "gradient_checkpointing": False}
-        found = _unless(dump(self), **own, ema_decay=None)
+        found = _unless(dump(self), **own, ema_decay=None, compile=False)
         return found if self.mixing.is_on else {k: v for k, v in found.items() if k != "mixing"}
 
 
