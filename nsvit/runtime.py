@@ -125,7 +125,7 @@ def prepare(threads: int | None = None) -> None:
         _workers = own - 1
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Else every tensor is filled with NaN before it is computed. What nobody writes, nobody reads.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 
