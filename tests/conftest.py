@@ -22,11 +22,11 @@ def _seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """A verb sets the root logger up, for a second process of a job to errors alone."""
-    root = logging.getLogger()
-    level = root.level
+    """Verbs set the root logger up, and benchmarks quieten the package's own."""
+    levels = {name: logging.getLogger(name).level for name in (None, "nsvit")}
     yield
-    root.setLevel(level)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,8 @@ def test_a_run_is_the_plain_loop(
         compared = torch.ones_like(value, dtype=torch.bool)
         if name.endswith("qkv.bias"):  # the key bias has no effect: see test_finetuning.py
             compared[len(value) // 3 : 2 * len(value) // 3] = False
-        assert float((found[name] - value).abs()[compared].max()) < 1e-5, name
+        # A step is about 1e-3; Adam makes much of a rounding where a gradient is nearly zero.
+        assert float((found[name] - value).abs()[compared].max()) < 5e-5, name
     assert max(float((found[name] - start[name]).abs().max()) for name in start) > 1e-3
 
 

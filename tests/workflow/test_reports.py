@@ -1,5 +1,6 @@
 """Both reports of the finished smoke run, and what is left of ours when a run fails."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -97,10 +98,15 @@ def test_a_run_that_fails_says_how_to_see_what_there_is(finished, tmp_path):
     run = Checkout(tmp_path)
     shutil.copytree(finished.folder / "results", tmp_path / "results")
     shutil.copytree(finished.folder / ".snakemake", tmp_path / ".snakemake", symlinks=True)
-    # Of an arm that both tables show.
+    # A record, of an arm that both tables show, costs its cells; a model stops the job.
     damaged = tmp_path / "results/smoke/records/vit_s/none/seed0/c.parquet"
     damaged.write_bytes(damaged.read_bytes()[:2000])
-    output = run.snakemake(*SMOKE, "--keep-going", "-R", "table", check=False)
+    model = tmp_path / "results/smoke/models/vit_s/model.safetensors"
+    made = model.stat()
+    model.write_bytes(model.read_bytes()[:2000])
+    os.utime(model, ns=(made.st_atime_ns, made.st_mtime_ns))  # else all that follows runs again
+    output = run.snakemake(*SMOKE, "--keep-going", "-R", "nullspace", "table", check=False)
+    assert "models/vit_s/model.safetensors: damaged" in output
     command = re.search(r"nsvit (report --results \S+ --out \S+)", output)
     assert command, output[-3000:]
     subprocess.run(
@@ -109,5 +115,5 @@ def test_a_run_that_fails_says_how_to_see_what_there_is(finished, tmp_path):
     page = shown(run, "partial.html")
     gaps = page.text("gaps")
     assert f"{damaged.relative_to(tmp_path / 'results/smoke')}: damaged" in gaps
-    assert "tables/table1.md: no such file" in gaps
+    assert "no values for ViT-S, none: C (error)" in gaps
     assert "Agreement %" in page.text("table-influence")
