@@ -186,14 +186,15 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], sidecar: Mapping
 def write_arrays(path: str | Path, tensors: Mapping[str, Any]) -> None:
     """Writes named arrays as `write_tensors` does, and no sidecar."""
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     def array(value: Any) -> np.ndarray:
         plain = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
         return np.ascontiguousarray(plain)
 
+    # Not `save_file`: its temporary file has no name that `sweep` could tell from others.
     with atomic(path) as temporary:
-        save_file({name: array(value) for name, value in tensors.items()}, temporary)
+        temporary.write_bytes(save({name: array(value) for name, value in tensors.items()}))
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -407,11 +407,12 @@ def save_local_dir(model: PixelModel, folder: str | Path) -> None:
 
     `config.json` is written last and atomically, so a folder that has one is whole.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = Path(folder)
     with artifacts.atomic(folder / "model.safetensors") as temporary:
-        save_file({k: v.contiguous() for k, v in model.net.state_dict().items()}, temporary)
+        weights = {k: v.contiguous() for k, v in model.net.state_dict().items()}
+        temporary.write_bytes(save(weights))
     spec = model_spec(model)
     head = {
         "architecture": model.architecture,
