@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -127,6 +128,28 @@ def prepare(threads: int | None = None) -> None:
     # Else every tensor is filled with NaN before it is computed. What nobody writes, nobody reads.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    _steady_memory()
+
+
+#: Of glibc's malloc.h; other libraries have no `mallopt`.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+#: Blocks of this size (bytes) and more are mapped, and go back to the system when they are freed.
+_MAPPED = 8 * 2**20
+#: Free memory (bytes) at the end of the heap that is kept for the next step.
+_KEPT = 32 * 2**20
+
+
+def _steady_memory() -> None:
+    """Keeps memory flat in the number of pictures, where the allocator is glibc's.
+
+    glibc by itself raises the size from which it maps, up to 32 MiB, so that batches of pictures
+    come to lie in the heap between what is kept, and the heap grows with the set. And it gives the
+    end of the heap back after every step, only to ask for it again.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def setup_logging(verbose: bool = False) -> None:
