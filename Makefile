@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CONFIG ?= config/config.yaml
 SNAKEMAKE := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakemake --cores all
 INSTALL := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
-COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true  # all cores; pip uses one
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib nsvit > /dev/null || true  # all cores; pip uses one, and none for nsvit
 
 .PHONY: help setup cluster run test test-kills test-slurm bench lint format pretrain schema docs clean
 
