@@ -193,7 +193,8 @@ def _heat_map(axes: Axes, change: Change, types: Sequence[str], levels: Sequence
     values = np.vstack([change.grid, np.nanmean(change.grid, axis=0)])
     colours = LinearSegmentedColormap.from_list("change", _COLOURS)
     axes.imshow(values, cmap=colours, vmin=-FULL, vmax=FULL, aspect="auto")
-    at: dict[str, Any] = {"ha": "center", "va": "center"}
+    # Inside the axes they need no room of their own; asking each what it takes is slow.
+    at: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             dark = abs(value) > 0.75 * FULL

@@ -85,6 +85,22 @@ def test_files_are_byte_identical_and_undated(
     assert b"<dc:date>" not in contents[0][0]
 
 
+@pytest.mark.parametrize("form", ["svg", "png"])
+def test_layout_is_that_of_matplotlib(
+    influence: pd.DataFrame, spec: TableSpec, tmp_path: Path, form: str
+) -> None:
+    own, theirs = tmp_path / f"own.{form}", tmp_path / "theirs.svg"
+    figures.save(figures.figure_influence(influence, spec), own)
+    figure = figures.figure_influence(influence, spec)
+    with style.style():
+        figure.savefig(theirs, metadata={"Date": None, "Creator": None})
+        if form == "png":  # placed by the svg before it
+            figure.set_layout_engine(None)
+            theirs = tmp_path / "theirs.png"
+            figure.savefig(theirs, metadata={"Software": None})
+    assert own.read_bytes() == theirs.read_bytes()
+
+
 def test_png_is_a_column_wide_at_300_dpi(
     influence: pd.DataFrame, spec: TableSpec, tmp_path: Path
 ) -> None:
