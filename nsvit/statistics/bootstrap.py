@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Weights drawn at a time; bounds memory to about 100 MB whatever the size of the set.
 _CHUNK = 4_000_000
+#: Weights counted at a time: few enough for the cache of a core.
+_COUNTED = 100_000
 #: Draws that are kept for the next columns on the same pictures; at most 32 MB each.
 _KEPT = 4
 
@@ -88,9 +90,14 @@ def _one_draw(n: int, rows: int, seed: int) -> NDArray[np.float64]:
 
 def _multinomial(rng: np.random.Generator, rows: int, n: int) -> NDArray[np.float64]:
     """(rows, n) counts of n draws among n pictures: quicker than `rng.multinomial`."""
-    draws = rng.integers(0, n, size=(rows, n))
-    draws += np.arange(rows)[:, None] * n
-    return np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
+    weights = np.empty((rows, n))
+    step = max(1, _COUNTED // n)
+    for start in range(0, rows, step):
+        part = weights[start : start + step]
+        draws = rng.integers(0, n, size=part.shape)
+        draws += np.arange(len(part))[:, None] * n
+        part[:] = np.bincount(draws.ravel(), minlength=part.size).reshape(part.shape)
+    return weights
 
 
 def seed_weights(seeds: int, resamples: int, *seed_parts: object) -> NDArray[np.float64]:

@@ -93,7 +93,8 @@ def picture_scores(records: pd.DataFrame, *, normalised: Collection[str] = ()) -
             `ALEXNET_ERRORS`, type by type; the errors of all others stay as they are.
 
     Returns:
-        Frame with the columns of `KEYS` and set, picture, score, error. Where `error` is true
+        Frame with the columns of `KEYS` and set, picture, score, error; categories stay so, and
+        pictures are sorted ones, as `resample` needs. Where `error` is true
         the score is an error, the weighted mean over all cells of the picture: its mean over
         pictures is `mean_corruption_error`. Else it is 1.0 for correct, 0.0 for wrong.
 
@@ -104,29 +105,39 @@ def picture_scores(records: pd.DataFrame, *, normalised: Collection[str] = ()) -
     import pandas as pd
 
     corrupted = (records["corruption"] != "").to_numpy(dtype=bool)
-    plain = records.loc[~corrupted, [*KEYS, "set", "sample"]].rename(columns={"sample": "picture"})
-    plain["score"] = records.loc[~corrupted, "correct"].to_numpy(dtype=float)
-    plain["error"] = False
-    parts = [plain]
-    cells = records.loc[corrupted]
-    for key, part in cells.groupby([*KEYS, "set"], sort=False, observed=True):
+    plain, cells = records.loc[~corrupted], records.loc[corrupted]
+    scores = [1.0 * plain["correct"].to_numpy(dtype=bool)]
+    places, names = _coded(plain["sample"])
+    inner, inner_names = _pictures(cells)
+    columns = ["corruption", "severity", "correct"]
+    parts = cells[[*KEYS, "set", *columns]].assign(picture=inner, row=np.arange(len(cells)))
+    firsts, inside = [np.empty(0, np.intp)], []
+    for key, part in parts.groupby([*KEYS, "set"], sort=False, observed=True):
         named = dict(zip([*KEYS, "set"], key, strict=True))
         baseline = ALEXNET_ERRORS if named["condition"] in normalised else None
         pictures, errors = _error_per_picture(part, baseline, " ".join(map(str, key)))
-        parts.append(pd.DataFrame({**named, "picture": pictures, "score": errors, "error": True}))
-    kept = [part.astype({"picture": object}) for part in parts if len(part)]
-    return pd.concat(kept, ignore_index=True) if kept else plain
+        scores.append(errors)
+        inside.append(pictures + len(names))
+        firsts.append(np.full(len(errors), part["row"].iloc[0]))
+    runs = pd.concat([plain, cells.iloc[np.concatenate(firsts)]], ignore_index=True)
+    coded, known = pd.factorize(np.concatenate([names, inner_names]), sort=True)
+    numbers = coded[np.concatenate([places, *inside])]
+    return runs[[*KEYS, "set"]].assign(
+        picture=pd.Categorical.from_codes(numbers, dtype=pd.CategoricalDtype(list(known))),
+        score=np.concatenate(scores),
+        error=np.arange(len(runs)) >= len(plain),
+    )
 
 
 def _error_per_picture(
     part: pd.DataFrame, baseline: Mapping[str, float] | None, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Names (n,) and weighted mean errors (n,) of the pictures of one run on one set."""
+    """Numbers (n,) and weighted mean errors (n,) of the pictures of one run on one set."""
     import pandas as pd
 
-    corruption_codes, types = pd.factorize(part["corruption"].astype(str))
+    corruption_codes, types = _coded(part["corruption"])
     severity_codes, severities = pd.factorize(part["severity"])
-    picture_codes, pictures = _pictures(part)
+    picture_codes, pictures = pd.factorize(part["picture"].to_numpy())
     shape = (len(pictures), len(types), len(severities))
     flat = np.ravel_multi_index((picture_codes, corruption_codes, severity_codes), shape)
     counts = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
@@ -146,17 +157,26 @@ def _error_per_picture(
     return pictures, by_type.mean(axis=1)
 
 
-def _pictures(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _pictures(cells: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Codes (rows,) and names of the pictures: paths without <corruption>/<severity>/."""
     import pandas as pd
 
-    codes, samples = pd.factorize(part["sample"])
-    firsts = np.unique(codes, return_index=True)[1]
-    heads = part["corruption"].astype(str).to_numpy(dtype=object)[firsts]
-    levels = part["severity"].to_numpy()[firsts]
+    codes, samples = _coded(cells["sample"])
+    firsts = np.empty(len(samples), dtype=np.intp)
+    firsts[codes[::-1]] = np.arange(len(codes))[::-1]  # of equal ones the first stays
+    heads = cells["corruption"].iloc[firsts].astype(object)
+    levels = cells["severity"].iloc[firsts]
     names = [
-        str(sample).removeprefix(f"{head}/{level}/")
+        sample.removeprefix(f"{head}/{level}/")
         for sample, head, level in zip(samples, heads, levels, strict=True)
     ]
     inner, pictures = pd.factorize(np.array(names, dtype=object))
     return inner[codes], np.asarray(pictures, dtype=object)
+
+
+def _coded(texts: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (rows,) of texts and the texts that occur, in order of first occurrence."""
+    import pandas as pd
+
+    codes, found = pd.factorize(texts)
+    return codes, np.asarray(found, dtype=object)

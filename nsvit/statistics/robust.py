@@ -82,7 +82,7 @@ def _worst(
     """The rows of one robust set of one run."""
     import pandas as pd
 
-    plain = own.astype({"condition": str, "picture": str, "set": str})
+    plain = own.astype({"condition": object, "picture": object, "set": object})
     if plain.duplicated(["condition", "picture"]).any():
         raise NsvitError(f"{where}: some pictures occur twice; were the same records given twice?")
     table = plain.pivot(index="picture", columns="condition", values="score")

@@ -11,6 +11,7 @@ from statsmodels.stats.proportion import proportion_confint
 from nsvit import statistics
 from nsvit.config import StatisticsConfig
 from nsvit.errors import NsvitError
+from nsvit.statistics import bootstrap
 from nsvit.statistics.bootstrap import seed_weights
 
 FEW = StatisticsConfig(resamples=300)
@@ -173,8 +174,11 @@ def test_picture_scores_take_categories(cells: np.ndarray) -> None:
     plain = corrupted(cells, TYPES)
     kinds = dict.fromkeys(["model", "arm", "condition", "set", "corruption", "sample"], "category")
     left = statistics.picture_scores(plain).sort_values("picture")["score"]
-    right = statistics.picture_scores(plain.astype(kinds)).sort_values("picture")["score"]
-    np.testing.assert_array_equal(left, right)
+    scores = statistics.picture_scores(plain.astype(kinds))
+    np.testing.assert_array_equal(left, scores.sort_values("picture")["score"])
+    assert scores["condition"].dtype == "category"
+    known = list(scores["picture"].cat.categories)
+    assert known == sorted(known)
 
 
 def test_picture_scores_name_the_incomplete_cell(cells: np.ndarray) -> None:
@@ -198,6 +202,16 @@ def test_bootstrap_of_one_seed_is_scipys() -> None:
     assert mine.value == pytest.approx(scores.mean())
     assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=0.03 * width)
     assert (mine.n, mine.seeds) == (150, 1)
+
+
+@pytest.mark.parametrize("n", [1, 7, 60])
+def test_draws_do_not_depend_on_how_many_are_counted_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    monkeypatch.setattr("nsvit.statistics.bootstrap._COUNTED", 3 * n)
+    weights = bootstrap._multinomial(np.random.default_rng(5), 11, n)
+    draws = np.random.default_rng(5).integers(0, n, size=(11, n))
+    np.testing.assert_array_equal(weights, [[(row == i).sum() for i in range(n)] for row in draws])
 
 
 def test_bootstrap_over_seeds_is_a_plain_loop() -> None:
