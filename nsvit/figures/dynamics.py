@@ -31,6 +31,8 @@ LOOKS = {
     "average": (BLACK, "D"),
     "noise_norm": (ORANGE, "v"),
 }
+#: In the panel of a run whose records or history are missing or damaged.
+GAP = "no usable data"
 LABELS = {"ood": "OOD", "noise_norm": "noise norm"}
 
 
@@ -51,8 +53,8 @@ def figure_dynamics(
 
     Every curve is divided by its value before the first step (the norm by that of the first
     noise, which is learned there). Errors count as 1 - error. Bands: percentile bootstrap of the
-    ratio, with the same pictures above and below the line. One panel per run, and the paper's
-    curves (digitised, approximate) in a panel of their own.
+    ratio, with the same pictures above and below the line. One panel per run, empty where there
+    are no records of it, and the paper's curves (digitised, approximate) in a panel of their own.
 
     Args:
         records: kind "records" with the rounds of one or more runs, round 0 the start.
@@ -69,12 +71,16 @@ def figure_dynamics(
     _check_known(rounds, spec)
     scores = statistics.picture_scores(rounds, normalised=spec.normalised)
     resampled = statistics.resample(scores, spec.statistics)
-    runs = list(dict.fromkeys((model, arm) for model, arm, _ in resampled.groups()))
+    there = {(model, arm) for model, arm, _ in resampled.groups()}
+    asked = {(model, arm) for model in spec.dynamics.models for arm in spec.dynamics.arms}
+    runs = list(there | asked)
     runs.sort(key=lambda run: (list(spec.models).index(run[0]), list(spec.arms).index(run[1])))
     panels = {
         _title(run, runs, spec): _curves(
             resampled, run, _history(histories, run, spec.dynamics.seed), spec
         )
+        if run in there
+        else {}
         for run in runs
     }
     panels["paper, ViT-S (digitised)"] = paper_curves()
@@ -223,5 +229,9 @@ def _panel(axes: Axes, curves: Mapping[str, Curve], dashed: bool) -> None:
         axes.plot(curve.steps, curve.values, color=colour, label=LABELS.get(name, name), **look)
         if curve.low is not None and curve.high is not None:
             axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+    if not curves:
+        axes.text(0.5, 0.5, GAP, transform=axes.transAxes, ha="center", va="bottom", color=GREY)
+        axes.set_xticks([])
+        return
     axes.margins(x=0.03)
     axes.locator_params(axis="x", nbins=5)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nsvit import artifacts, records
+from nsvit.errors import NsvitError
 from nsvit.figures.closure import figure_closure
 from nsvit.figures.concept import figure_concept
 from nsvit.figures.corruptions import figure_corruptions, read_errors
@@ -54,12 +56,26 @@ def write_claims(table: str | Path, spec: TableSpec, out: str | Path) -> None:
 
 
 def write_dynamics(paths: Paths, histories: Paths, spec: TableSpec, out: str | Path) -> None:
-    """The verb `figure-dynamics`: the records of every round beside the runs' histories."""
-    contents = []
-    for path in histories:
-        contents.append(artifacts.read_json(path))
-        artifacts.check_kind(contents[-1], "history", path)
-    save(figure_dynamics(records.read_records(paths), contents, spec), *_forms(out))
+    """The verb `figure-dynamics`: the records of every round beside the runs' histories.
+
+    The panel of a run with damaged records or a damaged history stays empty.
+    """
+
+    def read_history(path: str | Path) -> dict[str, Any]:
+        history = artifacts.read_json(path)
+        artifacts.check_kind(history, "history", path)
+        return history
+
+    _, found, lost = records.readable(histories, read_history)
+    kept, _, _ = records.readable(paths, lambda path: records.read_records([path]))
+    rounds = records.read_records(kept)
+    if lost:
+        known = {(one["spec"]["model"], one["spec"]["arm"]) for one in found}
+        runs = zip(rounds["model"], rounds["arm"], strict=True)
+        rounds = rounds[[run in known for run in runs]]
+        if rounds.empty:
+            raise NsvitError(lost[0])
+    save(figure_dynamics(rounds, found, spec), *_forms(out))
 
 
 def write_concept(out: str | Path) -> None:

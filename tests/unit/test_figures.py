@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nsvit import artifacts, figures, tables
+from nsvit import artifacts, cli, figures, tables
 from nsvit.errors import NsvitError
 from nsvit.figures import dynamics, style
 from nsvit.figures.nullspace import scientific
@@ -22,7 +22,12 @@ from tests import synthetic
 
 @pytest.fixture(scope="module")
 def spec() -> TableSpec:
-    return synthetic.table_spec()
+    """With the dynamics of the runs that `dynamics_records` has."""
+    made = synthetic.table_spec()
+    assert made.dynamics is not None
+    runs = {"models": ("vit_s", "vit_b"), "arms": ("nullspace",)}
+    shown = made.dynamics.model_copy(update=runs)
+    return made.model_copy(update={"dynamics": shown})
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +282,42 @@ def test_verbs_write_svg_and_png(
     )
     for name in "abc":
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("damaged", ["records", "history"])
+def test_damage_to_one_run_leaves_the_dynamics_of_the_other(
+    histories: list[dict],
+    spec: TableSpec,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damaged: str,
+) -> None:
+    exp = synthetic.experiment()
+    given = {"records": [], "history": []}
+    for model, history in (("vit_s", histories[1]), ("vit_b", histories[3])):
+        given["records"].append(tmp_path / f"{model}.parquet")
+        rounds = synthetic.dynamics_records(exp, model, rounds=2, images=20)
+        artifacts.write_parquet(given["records"][-1], rounds, artifacts.provenance("records", {}))
+        given["history"].append(tmp_path / f"{model}.json")
+        artifacts.write_json(given["history"][-1], history)
+    out = tmp_path / "f.svg"
+    command = ["figure-dynamics", "--spec", spec.model_dump_json(), "--out", str(out)]
+    command += ["--records", *map(str, given["records"])]
+    command += ["--histories", *map(str, given["history"])]
+    assert cli.main(command) == 0
+    assert dynamics.GAP not in out.read_text(encoding="utf-8")
+
+    bad = given[damaged][0]
+    bad.write_bytes(bad.read_bytes()[:-100])  # half-written
+    assert cli.main(command) == 0
+    assert f"left out: {bad}" in capsys.readouterr().err
+    text = out.read_text(encoding="utf-8")
+    assert (text.count(dynamics.GAP), ">ViT-S<" in text, ">ViT-B<" in text) == (1, True, True)
+
+    given[damaged][1].write_text("")
+    out.unlink()
+    assert cli.main(command) == 1
+    assert not out.exists()
 
 
 def test_a_model_without_nullspace_gets_a_figure_that_says_so(
