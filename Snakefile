@@ -41,12 +41,15 @@ include: "workflow/rules/figures_extra.smk"
 include: "workflow/rules/page.smk"
 
 
-# Seconds each, without torch: on a cluster they run where Snakemake does, and are no jobs.
+# Seconds each, without torch: on a cluster they run where Snakemake does, and are no jobs. So is
+# the drawing of embedded pictures; to look through those of ImageNet is hours.
 LIGHT = [
     one.name
     for one in workflow.rules
     if one.name in ("plan", "contact_sheet", "report")
     or one.name.split("_")[0] in ("table", "figure")
+    or exp.data.menagerie
+    and one.name in ("render", "scan")
 ]
 workflow.localrules(*LIGHT)  # `localrules:` takes no computed list
 

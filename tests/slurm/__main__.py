@@ -31,7 +31,7 @@ TARGET = 180
 PROFILES = "workflow/profiles"
 #: What belongs to this cluster, over the profile as it is shipped.
 HERE = [
-    *("--workflow-profile", f"{PROFILES}/slurm", "--jobs", "12", "--local-cores", "1"),
+    *("--workflow-profile", f"{PROFILES}/slurm", "--jobs", "12"),
     *("--default-resources", "slurm_partition=main", "mem_mb=1000", "runtime=10"),
     *("--set-resources", "finetune:slurm_partition=scavenge"),
     *("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "15"),
