@@ -39,7 +39,7 @@ from nsvit.finetuning import finetune
 from nsvit.models import PixelModel
 from nsvit.specs import FinetuneSpec, Split
 
-ARMS: tuple[ArmKind, ...] = ("plain", "nullspace", "madry", "trades")
+ARMS: tuple[ArmKind, ...] = ("plain", "random", "nullspace", "madry", "trades")
 #: Largest relative difference of a loss, and smallest cosine between the changes of all weights.
 LOSS_APART = {FP32: 1e-3, BF16: 0.1}
 ALIKE = {FP32: 0.97, BF16: 0.9}
@@ -182,12 +182,13 @@ def _second(size: Size, spec: FinetuneSpec) -> naive.Second:
     config = spec.finetune
     if spec.kind == "plain":
         return naive.Second(naive.same_loss(SMOOTHING))
-    if spec.kind == "nullspace":
-        limit = config.noise.limit
-        drawn = torch.rand(
-            (1, *size.model.token_shape), generator=runtime.generator(spec.seed, "noise", 1)
-        )
-        return naive.Second(naive.same_loss(SMOOTHING), ((drawn * 2 - 1) * limit).to(size.device))
+    if spec.kind in ("random", "nullspace"):
+        shape, drawn = (1, *size.model.token_shape), runtime.generator(spec.seed, "noise", 1)
+        if spec.kind == "random":
+            noise = torch.randn(shape, generator=drawn) * config.random.std
+        else:
+            noise = (torch.rand(shape, generator=drawn) * 2 - 1) * config.noise.limit
+        return naive.Second(naive.same_loss(SMOOTHING), noise.to(size.device))
     own = config.adversarial
     radius, step_size = radius_value(own.radius), radius_value(own.step_size)
     threat, madry = ThreatModel(radius), spec.kind == "madry"

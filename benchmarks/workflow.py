@@ -1,7 +1,8 @@
 """Snakemake's own time: a rerun of the finished default with nothing to do, and the paper's plan.
 
 Both in a copy of the workflow in a folder that is deleted. The outputs of the default are empty
-files there, since only names and times decide what is to be done.
+files there, since only names and times decide what is to be done. Beside them whole runs from
+nothing to the report, on two cores: of the smoke experiment, with `--large` also of the default.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from nsvit.errors import NsvitError
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "snakemake"
 NOTHING = "Nothing to be done"
+#: Seconds that the default run should take on two cores, installation left out.
+DEFAULT = 900.0
 
 
 class Copy:
@@ -40,14 +43,14 @@ class Copy:
                 shutil.copytree(ROOT / name, root / name)
         return Path(self._folder.name)
 
-    def run(self, *given: str) -> str:
+    def run(self, *given: str, cores: int = 1) -> str:
         """Snakemake's two outputs.
 
         Raises:
             NsvitError: it failed.
         """
         done = subprocess.run(
-            [sys.executable, "-m", "snakemake", "--cores", "1", *given],
+            [sys.executable, "-m", "snakemake", "--cores", str(cores), *given],
             cwd=self.root,
             env={**os.environ, "PYTHONPATH": str(self.root)},
             capture_output=True,
@@ -61,7 +64,27 @@ class Copy:
 
 def cases(args: argparse.Namespace) -> list[Case]:
     """Every case of the stage."""
-    return [rerun("config/config.yaml", 5.0), dry_run("config/paper.yaml", 10.0)]
+    found = [rerun("config/config.yaml", 5.0), dry_run("config/paper.yaml", 10.0)]
+    found += [] if args.quick else [whole("config/smoke.yaml")]
+    return [*found, whole("config/config.yaml", DEFAULT)] if args.large else found
+
+
+def whole(config: str, limit: float | None = None, cores: int = 2) -> Case:
+    """Every job of an experiment, from nothing to the report; once."""
+
+    def work() -> list[Path]:
+        copy = Copy()
+        copy.run("--quiet", "all", "--configfile", config, cores=cores)
+        return sorted(copy.root.glob("results/*/report.html"))
+
+    def check(found: Mapping[str, list[Path]]) -> str:
+        if len(found[OURS]) != 1:
+            raise NsvitError(f"{config}: {len(found[OURS])} reports")
+        return "the report is there"
+
+    name = f"the whole of {config}, {cores} cores"
+    limits = {} if limit is None else {OURS: limit}
+    return Case(name, {OURS: work}, check, unit="run", clock="wall", repeats=0, limits=limits)
 
 
 def rerun(config: str, limit: float) -> Case:
