@@ -1,7 +1,7 @@
 # The whole pipeline: pictures -> models -> nullspace -> noise -> finetuning -> records -> tables.
 #
 #   snakemake --cores all                                   the default experiment
-#   snakemake --cores all --configfile config/smoke.yaml    the same in about a minute
+#   snakemake --cores all --configfile config/smoke.yaml    the same in minutes, for a first look
 #   snakemake --cores all -R finetune                       one rule again, and what follows from it
 #   snakemake --cores all pretrain                          train the shipped weights from scratch
 from pathlib import Path
@@ -10,7 +10,13 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from nsvit import cluster, planning, specs
-from nsvit.config import RECIPES, attack_series, local_dir, validate
+from nsvit.config import (
+    RECIPES,
+    attack_series,
+    local_dir,
+    refuse_repeated_keys,
+    validate,
+)
 from nsvit.errors import NsvitError
 
 min_version("9.0")
@@ -21,6 +27,8 @@ if not workflow.config_settings.configfiles:
 
 
 try:
+    for path in workflow.config_settings.configfiles or ["config/config.yaml"]:
+        refuse_repeated_keys(path)
     exp = validate(config, source="config")
 except NsvitError as error:
     raise WorkflowError(str(error)) from None
@@ -65,6 +73,18 @@ rule all:
 
 
 onstart:
+    # Before anything is computed: with `keep-going`, finetuning would go on without them.
+    scanned = [
+        j.wildcards.set
+        for j in workflow.dag.needrun_jobs()
+        if j.rule.name == "scan"
+    ]
+    missing = [FOLDERS[name] for name in scanned if not is_there(name)]
+    if missing:
+        raise WorkflowError(
+            f"no such folder: {', '.join(missing)} (data.root and `path` of the set). What is "
+            "there, and where the rest is had: nsvit check-data --config <your configuration>"
+        )
     if workflow.executor_plugin.name == "slurm":
         jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
         wanted = {job.rule.name: job.resources for job in jobs}

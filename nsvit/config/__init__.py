@@ -44,7 +44,14 @@ from nsvit.config.evaluation import (
     attack_series,
     clean_on,
 )
-from nsvit.config.experiment import Experiment, describe, load, schema_text, validate
+from nsvit.config.experiment import (
+    Experiment,
+    describe,
+    load,
+    refuse_repeated_keys,
+    schema_text,
+    validate,
+)
 from nsvit.config.machine import MachineConfig
 from nsvit.config.method import (
     AdversarialConfig,
@@ -108,6 +115,7 @@ __all__ = [
     "load",
     "local_dir",
     "radius_value",
+    "refuse_repeated_keys",
     "schema_text",
     "validate",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -306,18 +307,52 @@ def load(path: str | Path, *overlays: str | Path) -> Experiment:
     return validate(raw, " + ".join(map(str, (path, *overlays))))
 
 
+def refuse_repeated_keys(path: str | Path) -> None:
+    """Refuses a YAML file with a key twice in one section: the first would be lost, unsaid.
+
+    Raises:
+        NsvitError: the file cannot be read, is not YAML, or repeats a key (names it and its line).
+    """
+    import yaml
+
+    waiting = [_yaml(path, yaml.compose)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            here = key.start_mark.line + 1
+            if key.value in lines and key.value != "<<":
+                raise NsvitError(
+                    f"{path}: {key.value!r} in line {here} is already in line "
+                    f"{lines[key.value]}, and only one of the two would count; join them"
+                )
+            lines[key.value] = here
+            waiting.append(value)
+
+
 def _read(path: str | Path) -> dict[str, Any]:
     import yaml
 
+    refuse_repeated_keys(path)
+    raw = _yaml(path, yaml.safe_load)
+    if not isinstance(raw, dict):
+        raise NsvitError(f"{path}: expected a mapping of keys to values")
+    return raw
+
+
+def _yaml(path: str | Path, parse: Callable[[str], Any]) -> Any:
+    import yaml
+
     try:
-        raw = yaml.safe_load(Path(path).read_text())
+        return parse(Path(path).read_text())
     except OSError as error:
         raise NsvitError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
         raise NsvitError(f"{path}: not YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise NsvitError(f"{path}: expected a mapping of keys to values")
-    return raw
 
 
 def describe(error: ValidationError, source: str) -> str:

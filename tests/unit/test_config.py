@@ -580,3 +580,14 @@ def test_more_processes_than_a_batch_has_pictures_are_refused(raw, key, batch):
         config.validate(raw)
     raw["machine"] = {"processes": "auto"}  # known when it runs; then the verb refuses it
     config.validate(raw)
+
+
+def test_a_key_given_twice_is_refused_by_name_and_lines(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("arms:\n  none: {kind: none}\n  none: {kind: plain}\n")
+    with pytest.raises(NsvitError, match="'none' in line 3 is already in line 2"):
+        config.refuse_repeated_keys(path)
+    path.write_text("a: {lr: 1}\nb: {lr: 2}\nc: [{x: 1}, {x: 2}]\n")
+    config.refuse_repeated_keys(path)
+    path.write_text("")
+    config.refuse_repeated_keys(path)

@@ -128,18 +128,41 @@ def test_a_bad_config_stops_before_the_first_job(checkout):
     assert not (checkout.folder / "results").exists()
 
 
+def _with_own_pictures(run, finished, **sets):
+    """A copy of a finished run's pictures, and the smoke configuration that reads it as yours."""
+    pictures = run.folder / "pictures"
+    shutil.copytree(finished.folder / "results/smoke/data", pictures)
+    config = yaml.safe_load((run.folder / "config/smoke.yaml").read_text())
+    config["data"].update(root=str(pictures), classes=str(pictures / "classes.txt"))
+    config["data"]["sets"].update(sets)
+    del config["data"]["menagerie"]
+    own = run.folder / "own.yaml"
+    own.write_text(yaml.safe_dump(config, sort_keys=False))
+    return pictures, own
+
+
+def test_a_missing_folder_stops_the_run_before_the_first_job(tmp_path, finished):
+    run = Checkout(tmp_path)
+    pictures, own = _with_own_pictures(run, finished, sketch={"path": "skech"})
+    output = run.snakemake("--configfile", str(own), check=False)
+    assert f"no such folder: {pictures}/skech" in output and "check-data" in output
+    assert not list((run.folder / "results/smoke").rglob("*.parquet"))
+    run.snakemake("--dry-run", "--configfile", str(own))
+
+
+def test_a_key_given_twice_is_refused(checkout):
+    twice = checkout.folder / "twice.yaml"
+    text = (checkout.folder / "config/smoke.yaml").read_text()
+    twice.write_text(text + "\nstatistics: {resamples: 10}\n")
+    output = checkout.snakemake("-n", "--configfile", str(twice), check=False)
+    assert f"{twice}: 'statistics' in line" in output and "is already in line" in output
+
+
 def test_a_damaged_picture_stops_the_run_by_name_and_keeps_what_is_done(tmp_path, finished):
     run = Checkout(tmp_path)
-    shutil.copytree(finished.folder / "results/smoke/data", tmp_path / "pictures")
-    damaged = next((tmp_path / "pictures/val").rglob("*.png"))
+    pictures, own = _with_own_pictures(run, finished)
+    damaged = next((pictures / "val").rglob("*.png"))
     damaged.write_bytes(damaged.read_bytes()[:40])
-    config = yaml.safe_load((run.folder / "config/smoke.yaml").read_text())
-    config["data"].update(
-        root=str(tmp_path / "pictures"), classes=str(tmp_path / "pictures/classes.txt")
-    )
-    del config["data"]["menagerie"]
-    own = tmp_path / "own.yaml"
-    own.write_text(yaml.safe_dump(config, sort_keys=False))
     output = run.snakemake("results/smoke/index/val.parquet", "--configfile", str(own), check=False)
     log = (run.folder / "results/smoke/logs/scan/val.log").read_text()
     assert damaged.name in log
