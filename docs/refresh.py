@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from nsvit import config
@@ -41,15 +42,33 @@ def first_part(name: str) -> str:
 def verdicts() -> str:
     """The claims in short: what is claimed, how its tests came out, the verdict."""
     with (RUN / "tables/claims.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["level"] == "claim"]
+        every = list(csv.DictReader(file))
+    rows = [row for row in every if row["level"] == "claim"]
     lines = ["| claim | its tests here | verdict |", "|---|---|---|"]
     for origin, mark in (("paper", ""), ("control", " (a control that the paper lacks)")):
         lines += [
-            f"| {row['title']}{mark} | {row['reason']} | {row['verdict']} |"
+            f"| {row['title']}{mark} | {outcomes(row, every)} | {row['verdict']} |"
             for row in rows
             if row["origin"] == origin
         ]
     return "\n".join(lines)
+
+
+def outcomes(claim: dict[str, str], rows: Sequence[dict[str, str]]) -> str:
+    """How a claim's tests came out, with the models of those that were decided."""
+    models = config.load(ROOT / "config/config.yaml").models
+    told = claim["reason"]
+    for verdict in ("supported", "contradicted"):
+        decided = [
+            models[row["model"]].label
+            for row in rows
+            if row["claim"] == claim["claim"]
+            and (row["level"], row["verdict"]) == ("test", verdict)
+            and row["model"] in models
+        ]
+        where = "; ".join(dict.fromkeys(decided))
+        told = told.replace(f" {verdict}", f" {verdict} ({where})") if where else told
+    return told
 
 
 def names() -> list[str]:

@@ -264,4 +264,5 @@ def _papers(
     if first is None or second is None:
         return "", NAN
     sign = -1.0 if column in paper.ERRORS else 1.0
-    return f"{first:.1f} − {second:.1f}", sign * (first - second)
+    difference = round(sign * (first - second), 6)  # 71.1 - 55.95 is 15.15, also to floats
+    return f"{first:.1f} − {second:.1f}", difference

@@ -33,7 +33,7 @@ RECIPES: dict[str, int] = {
     "dynamics": 1,
     "table": 4,
     "table_attacks": 1,
-    "table_claims": 4,
+    "table_claims": 5,
     "table_cost": 1,
     "table_influence": 1,
     "table_lambda": 1,

@@ -18,10 +18,11 @@ from nsvit.tables.sheet import Cell, Part, Sheet, number, signed
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Fixed decimals of the csv; effects are in their unit (points, mostly).
+#: Fixed decimals of the csv; effects are in their unit (points, mostly). The report rounds what
+#: stands there again, and should come to what this table shows.
 DECIMALS = {
-    **dict.fromkeys(("paper", "effect", "low", "high", "margin"), 2),
-    **dict.fromkeys(("detectable", "detectable_holm"), 2),
+    **dict.fromkeys(("paper", "effect", "low", "high", "margin"), 5),
+    **dict.fromkeys(("detectable", "detectable_holm"), 5),
     **dict.fromkeys(("p", "p_holm"), 6),
 }
 _DETECTABLE = ("detectable", "detectable_holm")
