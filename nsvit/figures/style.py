@@ -69,11 +69,9 @@ def style() -> Iterator[None]:
     """Matplotlib's settings for the length of a block; everything is put back afterwards."""
     import matplotlib
 
-    # Not `rcdefaults`: it reads every style sheet that comes with matplotlib, for 0.2 s.
-    settings: dict[str, Any] = {**matplotlib.rcParamsDefault, **_RC}  # type: ignore[dict-item]
-    del settings["backend"]
     with matplotlib.rc_context():
-        matplotlib.rcParams.update(settings)  # type: ignore[arg-type]
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)  # type: ignore[arg-type]
         yield
 
 
