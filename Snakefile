@@ -104,7 +104,7 @@ onsuccess:
     # Late: a second of imports that jobs do not need.
     from nsvit.report.ending import ending
 
-    logger.info(ending(Path(R), exp.tables))
+    logger.info(ending(Path(R), exp.tables, exp.note))
 
 
 onerror:

@@ -40,6 +40,7 @@ class Experiment(Section):
     """A whole experiment: one YAML file."""
 
     experiment: Slug
+    note: str = Field(default="", description="for readers: over the report and at the run's end")
     data: DataConfig
     pretrain: dict[Slug, PretrainConfig] = Field(default_factory=dict)
     models: dict[Slug, ModelConfig] = Field(min_length=1)

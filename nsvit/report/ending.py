@@ -14,12 +14,13 @@ from nsvit.report.verdicts import read_verdicts
 WIDTH = 100
 
 
-def ending(results: Path, shown: Collection[str]) -> str:
+def ending(results: Path, shown: Collection[str], note: str = "") -> str:
     """Table 1 with its notes wrapped, each claim with its verdict, and where the rest is.
 
     Args:
         results: `results/<experiment>`; what it lacks is left out.
         shown: the configuration's tables of accuracies.
+        note: the configuration's, for readers.
     """
     why = f"{results}/tables/claims.md"
     pages = {"Everything on one page": "report.html", "Which file is what": "README.md"}
@@ -39,7 +40,7 @@ def ending(results: Path, shown: Collection[str]) -> str:
     if table.stem in shown and table.exists():
         lines = table.read_text(encoding="utf-8").strip().splitlines()
         parts.insert(0, "\n".join(_wrapped(one, 2) if one[:2] == "- " else one for one in lines))
-    return "\n" + "\n\n".join(parts)
+    return "\n" + "\n\n".join(filter(None, (*parts, _wrapped(note, 0))))
 
 
 def _wrapped(line: str, indent: int) -> str:

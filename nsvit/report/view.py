@@ -66,6 +66,7 @@ class View:
 
     Attributes:
         name: of the experiment.
+        note: what the configuration says to readers.
         facts: what was run.
         chapters: tables and figures by question, the verdicts first.
         sheets: contact sheets; what they show, which is the same for all, in `sheet_caption`.
@@ -75,6 +76,7 @@ class View:
     """
 
     name: str
+    note: str
     facts: Facts
     chapters: tuple[Chapter, ...]
     sheets: tuple[Entry, ...]
@@ -123,7 +125,8 @@ def look(results: Path, page_folder: Path, evidence: Evidence) -> View:
     name = plan.config.experiment if plan.config else results.resolve().name
     found = facts.gather(name, plan, evidence)
     doubts = _doubts(evidence)
-    view = View(name, found, chapters, sheets, plan.sheet_caption, (), doubts, evidence)
+    note = plan.config.note if plan.config else ""
+    view = View(name, note, found, chapters, sheets, plan.sheet_caption, (), doubts, evidence)
     return replace(view, gaps=(*problems, *evidence.damaged, *_gaps(view, results)))
 
 

@@ -60,6 +60,7 @@ def test_the_end_of_a_run_fits_a_terminal_and_loses_nothing(results, monkeypatch
     for path in pages:  # of one rule alone, as on the command line
         path.unlink()
     assert not ending.ending(results, ["table1"]).strip()
+    assert ending.ending(results, ["table1"], "Too few.") == "\nToo few."
 
 
 def made(results: Path) -> Page:

@@ -22,9 +22,11 @@ def test_everything_promised_is_there(finished):
     for name in ("nullspace_vit_s", "influence", "dynamics", *extra):
         for extension in ("svg", "png"):
             assert (results / f"figures/{name}.{extension}").stat().st_size > 0
-    sets = yaml.safe_load((finished.folder / "config/smoke.yaml").read_text())["data"]["sets"]
+    config = yaml.safe_load((finished.folder / "config/smoke.yaml").read_text())
+    sets = config["data"]["sets"]
     for name in ("plan.json", "report.html", "README.md"):
         assert (results / name).stat().st_size > 0
+    assert config["note"] in (results / "report.html").read_text()
     sheets = {p.name for p in (results / "figures/sheets").iterdir()}
     assert sheets == {f"{name}.{ext}" for name in sets for ext in ("png", "svg")}
 
