@@ -25,7 +25,7 @@ class Disturbances:
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
-        self.cancelled = self.killed = self.preempted = self.urgent = ""
+        self.cancelled = self.killed = self.preempted = self.urgent = self.dying = ""
         self.shared: set[str] = set()
         self.devices: set[str] = set()
         self.looked = 0.0
@@ -34,7 +34,7 @@ class Disturbances:
         """One look; called a few times a second."""
         if not self.killed and self._in_the_middle(KILLED):
             self._kill("finetune", "nullspace", "0")
-        if not self.urgent and self._in_the_middle(PREEMPTED):
+        if not self.urgent and self._in_the_middle(PREEMPTED) and not self._is_dying():
             self._preempt()
         if time.monotonic() - self.looked < 1:
             return
@@ -80,6 +80,12 @@ class Disturbances:
         here = self.folder / run
         return (here / "rounds/0/state.json").exists() and not (here / "history.json").exists()
 
+    def _is_dying(self) -> bool:
+        """Is the job of the killed process still there? Pre-empted too, it would not fail."""
+        if self.dying and self.dying not in self._jobs("RUNNING,COMPLETING"):
+            self.dying = ""
+        return bool(self.dying)
+
     def _kill(self, *words: str) -> None:
         """SIGKILLs the process of a verb."""
         for pid in marked(self.cluster.base):
@@ -90,6 +96,9 @@ class Disturbances:
             spec = next((word for word in command if word.startswith("{")), "")
             arm, seed = (f'"arm":"{words[1]}"', f'"seed":{words[2]}')
             if words[0] in command[:4] and arm in spec and seed in spec:
+                jobs = self._jobs("RUNNING").items()
+                name = "_".join(words[1:])
+                self.dying = next((i for i, c in jobs if words[0] in c and c.endswith(name)), "")
                 os.kill(pid, signal.SIGKILL)
                 self.killed = f"process {pid} ({' '.join(words)})"
                 log.info("killed %s", self.killed)
