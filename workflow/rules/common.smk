@@ -118,6 +118,15 @@ def made_pictures(w):
     return [f"{R}/rendered/{w.set}.json"] if exp.data.menagerie else []
 
 
+FOLDERS = {name: f"{exp.data.root}/{own.path}" for name, own in exp.data.sets.items()}
+
+
+def is_there(name):
+    """Whether a set that is not made here has its folder."""
+    made = exp.data.menagerie or exp.data.sets[name].corrupt
+    return bool(made) or Path(FOLDERS[name]).is_dir()
+
+
 def records_of(pairs):
     """The records of these (model, arm), of every seed."""
     return [path for model, arm in pairs for path in manifests(model, arm)]

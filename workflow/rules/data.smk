@@ -6,14 +6,6 @@ SHEETS = [
     for ext in ("png", "svg")
 ]
 
-FOLDERS = {name: f"{exp.data.root}/{own.path}" for name, own in exp.data.sets.items()}
-
-
-def is_there(name):
-    """Whether a set that is not made here has its folder."""
-    made = exp.data.menagerie or exp.data.sets[name].corrupt
-    return bool(made) or Path(FOLDERS[name]).is_dir()
-
 
 rule render:
     input:
