@@ -49,8 +49,9 @@ include: "workflow/rules/figures_extra.smk"
 include: "workflow/rules/page.smk"
 
 
-# Seconds each, without torch: on a cluster they run where Snakemake does, and are no jobs. So is
-# the drawing of embedded pictures; to look through those of ImageNet is hours.
+# Seconds each, without torch: on a cluster they run where Snakemake does, and are no jobs. So does
+# the drawing of embedded pictures, half a minute at most (set `a` with a small CNN); to look
+# through those of ImageNet takes hours.
 LIGHT = [
     one.name
     for one in workflow.rules

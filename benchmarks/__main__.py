@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--repeats", type=int, default=3, help="at most")
     it.add_argument("--pictures", type=int, default=32, help="of each case; some use less")
     it.add_argument("--threads", type=int, default=1, help="torch's")
-    it.add_argument("--large", action="store_true", help="also ViT-B/16, the default run")
+    large = "also ViT-B/16, compiled noise steps and the whole default run"
+    it.add_argument("--large", action="store_true", help=large)
     it.add_argument("--quick", action="store_true", help="one repeat, small models only")
     it.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON files")
     it.add_argument("--page", type=Path, default=PAGE, help="the document written from them")

@@ -325,13 +325,13 @@ def refuse_repeated_keys(path: str | Path) -> None:
             continue
         lines: dict[str, int] = {}
         for key, value in node.value:
-            here = key.start_mark.line + 1
-            if key.value in lines and key.value != "<<":
+            name, here = str(key.value), key.start_mark.line + 1
+            if name in lines and name != "<<":
                 raise NsvitError(
-                    f"{path}: {key.value!r} in line {here} is already in line "
-                    f"{lines[key.value]}, and only one of the two would count; join them"
+                    f"{path}: {name!r} in line {here} is already in line {lines[name]}, and only "
+                    "one of the two would count; join them"
                 )
-            lines[key.value] = here
+            lines[name] = here
             waiting.append(value)
 
 
