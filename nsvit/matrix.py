@@ -214,6 +214,7 @@ _CODE = (
     "models.py",
     "inputs.py",
     "data/loading.py",
+    "data/decoded.py",
     "data/pictures.py",
 )
 _ATTACK_CODE = ("attacks", "runtime.py")

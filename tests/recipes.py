@@ -16,7 +16,9 @@ from nsvit.fingerprint import code_digest
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tests/recipes.json"
 
-_PICTURES = tuple(f"data/{name}.py" for name in ("layouts", "loading", "pictures", "workers"))
+_PICTURES = tuple(
+    f"data/{name}.py" for name in ("layouts", "loading", "decoded", "pictures", "workers")
+)
 _PICTURES += ("inputs.py",)
 _SHARED = ("distributed.py", "precision.py", "autoprecision.py")
 _TRAIN = ("data/augment.py", "training.py", *_SHARED, *_PICTURES)
@@ -58,7 +60,7 @@ CODE: dict[str, tuple[str, ...]] = {
         *("data/corrupted.py", "data/corruptions.py", "data/menagerie/write.py"),
         *("data/pictures.py", "data/layouts.py"),
     ),
-    "scan": ("data/layouts.py", "data/pictures.py", "data/rows.py"),
+    "scan": ("data/layouts.py", "data/decoded.py", "data/pictures.py", "data/rows.py"),
     "contact_sheet": ("data/sheets.py", "data/pictures.py"),
     "pretrain_model": ("models.py", "pretrain.py", *_TRAIN),
     "prepare_model": _WEIGHTS,

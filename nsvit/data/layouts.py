@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from nsvit import artifacts
+from nsvit.data.decoded import Decoded, decode, read
 from nsvit.data.pictures import check_image
 from nsvit.data.published import imagenet_wnids, timm_info
 from nsvit.data.rows import Row, find_rows
@@ -125,12 +126,15 @@ def _across_cells(path: str, layout: str) -> str:
 
 
 def write_index(spec: ScanSpec, out: str | Path, threads: int = 1) -> None:
-    """Scans a set and writes its index (parquet, kind "index")."""
+    """Scans a set and writes its index (parquet, kind "index"), and its pixels if they are few."""
     frame, info = scan(spec, threads)
+    paths = [Path(info["root"]) / path for path in frame["path"]]
+    kept = decode(paths, spec.set.resize, spec.set.crop, Path(out).with_suffix(".pixels"))
     metrics = {"pictures": len(frame)}
     if "skipped" in info:
         metrics["skipped"] = len(info["skipped"])
     sidecar = artifacts.provenance("index", spec.model_dump(mode="json"), metrics=metrics)
+    info |= {"decoded": kept.facts()} if kept else {}
     artifacts.write_parquet(out, frame, {**sidecar, "set": info})
 
 
@@ -182,6 +186,8 @@ class ImageSet:
         resize, crop: evaluation transform in pixels, or None.
         content: a hash of all files of the set when it was scanned.
         skipped: damaged pictures that the scan left out, as paths below `root`.
+        decoded: the pixels of the whole set, if they are kept.
+        rows: where in the whole set each picture is; None: these are all, in order.
     """
 
     name: str
@@ -194,6 +200,8 @@ class ImageSet:
     crop: int | None = None
     content: str = ""
     skipped: tuple[str, ...] = ()
+    decoded: Decoded | None = None
+    rows: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -210,8 +218,17 @@ class ImageSet:
 
     def subset(self, positions: Sequence[int] | npt.NDArray[np.integer]) -> ImageSet:
         """The pictures at some positions, in that order."""
-        rows = self.frame.iloc[np.asarray(positions, dtype=np.int64)].reset_index(drop=True)
-        return replace(self, frame=rows)
+        chosen = np.asarray(positions, dtype=np.int64)
+        rows = np.arange(len(self.frame)) if self.rows is None else self.rows
+        frame = self.frame.iloc[chosen].reset_index(drop=True)
+        return replace(self, frame=frame, rows=rows[chosen])
+
+    def kept_pixels(self) -> npt.NDArray[np.uint8] | None:
+        """The pictures (n, H, W, 3) under the evaluation transform; None where none are kept."""
+        kept = self.decoded
+        if kept is None or (kept.resize, kept.crop) != (self.resize, self.crop):
+            return None
+        return read(kept, np.arange(len(self.frame)) if self.rows is None else self.rows)
 
     def take(self, n: int) -> ImageSet:
         """The first `n` pictures going round the classes: the first of each, the second, ...
@@ -234,6 +251,7 @@ def open_set(index: str | Path) -> ImageSet:
     """
     frame, sidecar = artifacts.read_parquet(index, "index")
     info = sidecar["set"]
+    kept = info.get("decoded")
     return ImageSet(
         name=info["name"],
         root=Path(info["root"]),
@@ -245,7 +263,12 @@ def open_set(index: str | Path) -> ImageSet:
         crop=info["crop"],
         content=info.get("content", ""),
         skipped=tuple(info.get("skipped", ())),
+        decoded=kept and _decoded(Path(index).with_name(kept["path"]), kept),
     )
+
+
+def _decoded(path: Path, facts: dict[str, Any]) -> Decoded:
+    return Decoded(**{**facts, "path": path, "shape": tuple(facts["shape"])})
 
 
 def split_dev(image_set: ImageSet, dev_images: int, seed: int) -> tuple[ImageSet, ImageSet]:

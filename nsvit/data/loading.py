@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +22,19 @@ from nsvit.data.workers import in_order
 from nsvit.errors import NsvitError
 
 
-def _stack(image_set: ImageSet, paths: Sequence[Path]) -> Tensor:
+def _stack(image_set: ImageSet) -> Tensor:
     """Pictures under the evaluation transform, uint8 (n, 3, H, W)."""
+    if len(image_set) == 0:
+        raise NsvitError(f"set {image_set.name!r}: no pictures to load")
+    found = image_set.kept_pixels()
+    pixels = np.stack(_decode(image_set)) if found is None else found
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def _decode(image_set: ImageSet) -> list[npt.NDArray[np.uint8]]:
+    """Every picture (H, W, 3), from its file."""
     pictures: list[npt.NDArray[np.uint8]] = []
+    paths = image_set.paths
     for path in paths:
         picture = evaluation_picture(path, image_set.resize, image_set.crop)
         if pictures and picture.shape != pictures[0].shape:
@@ -35,9 +44,7 @@ def _stack(image_set: ImageSet, paths: Sequence[Path]) -> Tensor:
                 f"{first[1]}; give set {image_set.name!r} a `resize` and a `crop`"
             )
         pictures.append(picture)
-    if not pictures:
-        raise NsvitError(f"set {image_set.name!r}: no pictures to load")
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+    return pictures
 
 
 def load_pixels(image_set: ImageSet, limit_to: int | None = None) -> Tensor:
@@ -51,11 +58,11 @@ def load_pixels(image_set: ImageSet, limit_to: int | None = None) -> Tensor:
     """
     chosen = image_set if limit_to is None else image_set.take(limit_to)
     if runtime.workers() == 0:
-        return _stack(chosen, chosen.paths)
+        return _stack(chosen)
     spans = spans_of(len(chosen), 64)
     parts = [part for part, _ in read_spans(chosen, spans)]
     if len({part.shape[1:] for part in parts}) > 1:
-        return _stack(chosen, chosen.paths)  # says which picture differs
+        return _stack(chosen)  # says which picture differs
     return torch.cat(parts)
 
 
@@ -97,7 +104,7 @@ def read_spans(
 
 def _span(image_set: ImageSet, spans: Sequence[tuple[int, int]], index: int) -> Tensor:
     rows = image_set.subset(range(*spans[index]))
-    return _stack(rows, rows.paths)
+    return _stack(rows)
 
 
 def batches(image_set: ImageSet, batch_size: int) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -142,7 +149,7 @@ def train_images(
         pictures, strong = (read_rgb(path) for path in chosen.paths), augmentation == "imagenet"
         size_ = (size[0], size[1])
         return imagenet_augmentation(pictures, size_, *seed_parts, first=first, strong=strong)
-    pixels = _stack(chosen, chosen.paths)
+    pixels = _stack(chosen)
     if tuple(pixels.shape[2:]) != size:
         raise NsvitError(
             f"{chosen.paths[0]}: {pixels.shape[2]} x {pixels.shape[3]} pixels after the "
