@@ -55,7 +55,7 @@ include: "workflow/rules/page.smk"
 LIGHT = [
     one.name
     for one in workflow.rules
-    if one.name in ("plan", "contact_sheet", "report")
+    if one.name in ("plan", "contact_sheet", "scores", "report")
     or one.name.split("_")[0] in ("table", "figure")
     or exp.data.menagerie
     and one.name in ("render", "scan")

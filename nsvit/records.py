@@ -108,8 +108,8 @@ def read_scores(
     set.
 
     Args:
-        records: a frame, or files as in `read_records`.
-        normalised: the conditions with metric `mce`.
+        records: a frame of records or of scores (`nsvit.scores`), or files as in `read_records`.
+        normalised: the conditions with metric `mce`; nothing new to scores.
         conditions: leave out others; cells of others are not even read.
 
     Raises:
@@ -118,7 +118,8 @@ def read_scores(
     import pandas as pd
 
     if isinstance(records, pd.DataFrame):
-        return picture_scores(_finished(records, conditions), normalised=normalised)
+        chosen = _finished(records, conditions)
+        return chosen if "score" in records else picture_scores(chosen, normalised=normalised)
     names: Names = {column: {} for column in TEXTS}
     parts = [
         _numbered(picture_scores(frame, normalised=normalised), names)
@@ -307,13 +308,18 @@ def usable(paths: Sequence[str | Path]) -> Usable:
         except NsvitError as error:
             lost.append(str(error))
     whole = _of_one_size([one for listed in manifests.values() for one in listed], lost)
-    for text in lost:
-        log.warning("left out: %s", text)
+    log_lost(lost)
     if lost and not (whole or single):
         raise NsvitError(lost[0])
     doubts += _across(manifests)
     parsed = tuple(Doubt.parse(text) for text in dict.fromkeys(doubts))
     return Usable((*whole, *single), parsed, tuple(lost))
+
+
+def log_lost(lost: Iterable[str]) -> None:
+    """Names what is left out in the log, from where the report takes it."""
+    for text in lost:
+        log.warning("left out: %s", text)
 
 
 def _as_records(path: Path, lost: list[str]) -> bool:

@@ -38,13 +38,21 @@ _ATTACKS = tuple(f"attacks/{name}.py" for name in ("pgd", "steps", "threat", "tr
 _ACCURACY = ("tables/accuracy.py", "tables/accuracy_notes.py", "tables/accuracy_sheet.py")
 _DOUBTED = ("tables/accuracy.py", "tables/accuracy_notes.py")
 _SCORES = ("attacks", "readings.py", "scoring.py", "models.py", *_PICTURES)
-_TABLES = ("cells.py", "records.py", "statistics", "tables/sheet.py", "tables/verbs.py")
+_TABLES = (
+    "cells.py",
+    "records.py",
+    "scores.py",
+    "statistics",
+    "tables/sheet.py",
+    "tables/verbs.py",
+)
 _STUDY = ("comparison.py", *_NOISE)
 _NOISE_TABLES = ("tables/noises.py", "tables/studies.py", "tables/studies_sheet.py", "paper")
 _FROM_RECORDS = (
     "figures/arms.py",
     "figures/style.py",
     "records.py",
+    "scores.py",
     "statistics",
     "config/evaluation.py",
 )
@@ -82,6 +90,7 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": ("cells.py", "matrix.py", *_SCORES),
     "dynamics": ("evaluation.py", *_SCORES),
+    "scores": ("scores.py", "cells.py", "records.py", "statistics"),
     "table": (*_ACCURACY, "paper", *_TABLES),
     "table_claims": (
         *("claims", "paper", "tables/claims.py", "tables/paired.py"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from nsvit import artifacts, config, specs
+from nsvit import artifacts, config, scores, specs
 from nsvit.statistics import ALEXNET_ERRORS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,6 +142,12 @@ def write_records(
         artifacts.write_parquet(path, frame, artifacts.provenance("records", {}))
         paths.append(path)
     return paths
+
+
+def write_scores(records: Sequence[Path], folder: Path) -> Path:
+    """The scores of some records, as the rule `scores` writes them."""
+    scores.write(records, table_spec(), folder / "scores.parquet")
+    return folder / "scores.parquet"
 
 
 def influence_frame(model: str, blocks: int = 4, draws: int = 3, images: int = 40) -> pd.DataFrame:

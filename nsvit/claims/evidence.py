@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nsvit import artifacts, statistics
+from nsvit import artifacts, scores, statistics
 from nsvit.errors import NsvitError
-from nsvit.records import Paths, read_records, read_table_scores, readable, usable
+from nsvit.records import read_records, read_table_scores, readable
 from nsvit.specs import TableSpec
 from nsvit.statistics import Resampled
 from nsvit.statistics.checks import Doubt
@@ -53,15 +53,18 @@ class Evidence:
 
 
 def gather(
-    spec: TableSpec, records: Files, histories: Files, influences: Files, lambdas: Files
+    spec: TableSpec, path: str | Path, histories: Files, influences: Files, lambdas: Files
 ) -> Evidence:
-    """Reads what there is. What is damaged is named in the log and counts as missing."""
-    found = _try(partial(usable, records), "records")
+    """Reads what there is, of records their scores at `path`; what is damaged counts as missing.
+
+    All of it is named in the log.
+    """
+    found = _try(partial(scores.read, path), "records")
     resampled: Resampled | str
     if isinstance(found, str):
         resampled = found
     else:
-        resampled = _try(partial(_resampled, found.paths, spec), "records")
+        resampled = _try(partial(_resampled, found.frame, spec), "records")
     doubts, lost = ((), []) if isinstance(found, str) else (found.doubts, list(found.lost))
     return Evidence(
         spec,
@@ -84,8 +87,8 @@ def _try(read: Callable[[], T], name: str) -> T | str:
         return str(error)
 
 
-def _resampled(paths: Paths, spec: TableSpec) -> Resampled:
-    return statistics.resample(read_table_scores(paths, spec), spec.statistics)
+def _resampled(frame: pd.DataFrame, spec: TableSpec) -> Resampled:
+    return statistics.resample(read_table_scores(frame, spec), spec.statistics)
 
 
 def _histories(paths: Files, lost: list[str]) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ RECIPES: dict[str, int] = {
     "finetune": 1,
     "evaluate": 2,
     "dynamics": 1,
+    "scores": 1,
     "table": 4,
     "table_attacks": 1,
     "table_claims": 5,

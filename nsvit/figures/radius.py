@@ -24,7 +24,6 @@ from nsvit.figures.style import (
     new_figure,
     style,
 )
-from nsvit.records import Paths, read_finished
 from nsvit.specs import TableSpec
 
 if TYPE_CHECKING:
@@ -70,23 +69,6 @@ class Robustness:
     n: int
 
 
-def read_attacked(paths: Paths, spec: TableSpec) -> pd.DataFrame:
-    """Scores per picture under attacks at several radii and without.
-
-    Raises:
-        NsvitError: a file is missing or damaged.
-        NothingToDrawError: no run was evaluated under them.
-    """
-    import pandas as pd
-
-    series = attack_series(spec.conditions)
-    wanted = {slug for slugs, clean in series for slug in (*slugs, clean) if slug}
-    parts = [statistics.picture_scores(records) for records in read_finished(paths, wanted)]
-    if not parts:
-        raise NothingToDrawError(NOTHING)
-    return pd.concat(parts, ignore_index=True)
-
-
 def figure_radius(scores: pd.DataFrame, spec: TableSpec) -> Figure:
     """Accuracy against radius, and its difference to the starting weights: a row per model.
 
@@ -94,7 +76,7 @@ def figure_radius(scores: pd.DataFrame, spec: TableSpec) -> Figure:
     on the same pictures without an attack. Several attacks have their rows one after the other.
 
     Args:
-        scores: one row per run x condition x picture, from `read_attacked`.
+        scores: one row per run x condition x picture, from `nsvit.scores`.
         spec: models, arms, conditions and how to make intervals.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The verbs that draw figures: records, tables and sidecars in; svg and png out.
+"""The verbs that draw figures: scores, records, tables and sidecars in; svg and png out.
 
 Records that cannot be used are named in the log, and what is left is drawn.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nsvit import artifacts, records
+from nsvit import artifacts, records, scores
 from nsvit.errors import NsvitError
 from nsvit.figures.closure import figure_closure
 from nsvit.figures.concept import figure_concept
@@ -19,7 +19,7 @@ from nsvit.figures.forest import figure_claims
 from nsvit.figures.influence import figure_influence
 from nsvit.figures.lambda_study import figure_lambda
 from nsvit.figures.nullspace import figure_nullspace
-from nsvit.figures.radius import figure_radius, read_attacked
+from nsvit.figures.radius import figure_radius
 from nsvit.figures.style import NothingToDrawError, figure_of_text, save
 from nsvit.specs import TableSpec
 
@@ -102,10 +102,10 @@ def write_corruptions(paths: Paths, spec: TableSpec, out: str | Path) -> None:
     save(figure, *_forms(out))
 
 
-def write_radius(paths: Paths, spec: TableSpec, out: str | Path) -> None:
-    """The verb `figure-radius`: accuracy against the attack's radius, from records."""
+def write_radius(path: str | Path, spec: TableSpec, out: str | Path) -> None:
+    """The verb `figure-radius`: accuracy against the attack's radius, from scores."""
     try:
-        figure = figure_radius(read_attacked(records.usable(paths).paths, spec), spec)
+        figure = figure_radius(scores.read(path).frame, spec)
     except NothingToDrawError as error:
         figure = figure_of_text(str(error))
     save(figure, *_forms(out))

@@ -76,9 +76,9 @@ class Cost:
         return added("total", self.works)
 
 
-#: Rules beside `table` that read every record.
+#: Rules beside `table` that read every record, or its score.
 _PAGES = (
-    *("table_paired", "table_attacks", "table_claims"),
+    *("scores", "table_paired", "table_attacks", "table_claims"),
     *("figure_corruptions", "figure_radius"),
 )
 
@@ -140,7 +140,7 @@ class Costs:
         return Cost((work,), 0.0, PLAIN_MB, disk / MB)
 
     def _page(self, pairs: Iterable[tuple[str, str]]) -> Cost:
-        """A table or figure that reads the records of all seeds of these models and arms."""
+        """A table or figure of the records of all seeds of these models and arms."""
         found = [self._rows(*pair) for pair in dict.fromkeys(pairs)]
         rows, scores = sum(one[0] for one in found), sum(one[1] for one in found)
         largest = max((one[2] for one in found), default=0)

@@ -192,13 +192,14 @@ def _pages(exp: c.Experiment) -> list[Job]:
     studied = exp.lambda_study.models if exp.lambda_study else ()
     lambdas, closures = ([f"{k}/{m}.parquet" for m in studied] for k in ("lambda", "closure"))
     nullspaces = [f"nullspace/{model}/nullspace.json" for model in exp.models]
-    tables = [_table(n, _records(exp, exp.table_runs(n)), "table") for n in exp.tables]
+    scores = Job("scores", "scores", every, ("scores.parquet",))
+    tables = [_table(n, scores.outputs, "table") for n in exp.tables]
     tables += [
-        _table("paired", every),
+        _table("paired", scores.outputs),
         _table("attacks", every),
         _table("nullity", ["nullspace/nullity.csv", *nullspaces]),
         _table("cost", histories),
-        _table("claims", [*every, *histories, *influences, *lambdas]),
+        _table("claims", [*scores.outputs, *histories, *influences, *lambdas]),
     ]
     figures = [
         _figure(f"nullspace_{m}", [f"nullspace/{m}/nullspace.safetensors"], "figure_nullspace", m)
@@ -218,8 +219,8 @@ def _pages(exp: c.Experiment) -> list[Job]:
     if any(condition.is_error for condition in exp.evaluate.conditions.values()):
         figures.append(_figure("corruptions", every))
     if c.attack_series(exp.evaluate.conditions):
-        figures.append(_figure("radius", every))
+        figures.append(_figure("radius", scores.outputs))
     sheets = [f"figures/sheets/{name}.{ext}" for name in exp.data.sets for ext in ("png", "svg")]
     shown = [path for job in (*tables, *figures) for path in job.outputs]
     report = Job("report", "report", ("plan.json", *shown, *sheets), ("report.html", "README.md"))
-    return [*tables, *figures, report]
+    return [scores, *tables, *figures, report]

@@ -8,6 +8,7 @@ from nsvit.report.view import Entry, View
 FOLDERS = (
     ("plan.json", "What was this run to make, with which configuration?"),
     ("records", "What did every model predict for every picture? All numbers come from here."),
+    ("scores.parquet", "What is the score of every picture? Tables of accuracies come from here."),
     ("runs", "How did every finetuning run go, and what are its weights (`history.json`)?"),
     ("dynamics", "What would every round have scored (subsets)?"),
     ("influence", "What did noise at every block do to held-out pictures?"),

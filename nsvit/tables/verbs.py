@@ -1,4 +1,4 @@
-"""The verbs that make tables: records and sidecars in; csv, markdown and LaTeX out.
+"""The verbs that make tables: scores, records and sidecars in; csv, markdown and LaTeX out.
 
 Files that cannot be used are named in the log and below the table, which is made from the rest.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nsvit import artifacts, claims
+from nsvit import artifacts, claims, scores
 from nsvit.records import readable, usable
 from nsvit.specs import AccuracySpec, TableSpec
 from nsvit.tables import accuracy, attacks, cost, influence, nullity, paired, studies, studies_sheet
@@ -23,18 +23,18 @@ def _forms(out: str | Path) -> list[Path]:
     return [Path(out).with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
 
 
-def write_accuracy(records: Paths, spec: AccuracySpec, out: str | Path) -> None:
-    """The verb `table`: accuracies from records, doubts marked; the three forms beside `out`."""
-    found = usable(records)
-    frame = accuracy.accuracy_table(found.paths, spec, found.doubts)
+def write_accuracy(path: str | Path, spec: AccuracySpec, out: str | Path) -> None:
+    """The verb `table`: accuracies from scores, doubts marked; the three forms beside `out`."""
+    found = scores.read(path, spec.runs())
+    frame = accuracy.accuracy_table(found.frame, spec, found.doubts)
     sheet = with_lost(accuracy_sheet(frame, spec, found.doubts), found.lost)
     write(frame, accuracy.DECIMALS, sheet, *_forms(out))
 
 
-def write_paired(records: Paths, spec: TableSpec, out: str | Path) -> None:
+def write_paired(path: str | Path, spec: TableSpec, out: str | Path) -> None:
     """The verb `table-paired`: methods against none and plain; the three forms beside `out`."""
-    found = usable(records)
-    frame = paired.table_paired(found.paths, spec, found.doubts)
+    found = scores.read(path)
+    frame = paired.table_paired(found.frame, spec, found.doubts)
     sheet = with_lost(paired.paired_sheet(frame, spec, found.doubts), found.lost)
     write(frame, paired.DECIMALS, sheet, *_forms(out))
 
@@ -49,7 +49,7 @@ def write_attacks(records: Paths, spec: TableSpec, out: str | Path) -> None:
 
 def write_claims(
     file: str | Path,
-    records: Paths,
+    path: str | Path,
     histories: Paths,
     influences: Paths,
     lambdas: Paths,
@@ -61,7 +61,7 @@ def write_claims(
     What is missing or damaged is named in the log and in the table; the rest is tested.
     """
     listed = claims.read_claims(file)
-    evidence = claims.gather(spec, records, histories, influences, lambdas)
+    evidence = claims.gather(spec, path, histories, influences, lambdas)
     frame = claims.judge_claims(listed, evidence)
     frame = claims_table.with_doubts(frame, spec, evidence.doubts)
     sheet = claims_table.claims_sheet(frame, spec, evidence.doubts)

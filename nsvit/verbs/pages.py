@@ -9,18 +9,25 @@ from nsvit.verbs.spec import Args, read_spec
 # --- tables and figures ---------------------------------------------------------------------
 
 
+def scores(args: Args) -> None:
+    """Reduce all records to scores per picture."""
+    from nsvit import scores
+
+    scores.write(args.records, read_spec(specs.TableSpec, args), args.out)
+
+
 def table(args: Args) -> None:
-    """Make one table of accuracies from records."""
+    """Make one table of accuracies from scores."""
     from nsvit import tables
 
-    tables.write_accuracy(args.records, read_spec(specs.AccuracySpec, args), args.out)
+    tables.write_accuracy(args.scores, read_spec(specs.AccuracySpec, args), args.out)
 
 
 def table_paired(args: Args) -> None:
-    """Make the table of paired differences from records."""
+    """Make the table of paired differences from scores."""
     from nsvit import tables
 
-    tables.write_paired(args.records, read_spec(specs.TableSpec, args), args.out)
+    tables.write_paired(args.scores, read_spec(specs.TableSpec, args), args.out)
 
 
 def table_attacks(args: Args) -> None:
@@ -58,7 +65,7 @@ def table_claims(args: Args) -> None:
 
     spec = read_spec(specs.TableSpec, args)
     studies = args.influences, args.lambdas
-    tables.write_claims(args.claims, args.records, args.histories, *studies, spec, args.out)
+    tables.write_claims(args.claims, args.scores, args.histories, *studies, spec, args.out)
 
 
 def table_lambda(args: Args) -> None:
@@ -136,7 +143,7 @@ def figure_radius(args: Args) -> None:
     """Draw robust accuracy against the attack's radius."""
     from nsvit import figures
 
-    figures.write_radius(args.records, read_spec(specs.TableSpec, args), args.out)
+    figures.write_radius(args.scores, read_spec(specs.TableSpec, args), args.out)
 
 
 # --- the report -----------------------------------------------------------------------------

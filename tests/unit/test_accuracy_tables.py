@@ -177,8 +177,9 @@ def test_files_are_byte_identical(
     record_paths: list[Path], spec: AccuracySpec, tmp_path: Path
 ) -> None:
     texts = []
+    scores = synthetic.write_scores(record_paths[:3], tmp_path)
     for name in ("one", "two"):
-        tables.write_accuracy(record_paths[:3], spec, tmp_path / name / "t.csv")
+        tables.write_accuracy(scores, spec, tmp_path / name / "t.csv")
         paths = [tmp_path / name / f"t.{suffix}" for suffix in ("csv", "md", "tex")]
         texts.append([path.read_bytes() for path in paths])
     assert texts[0] == texts[1]
@@ -493,7 +494,8 @@ def test_doubts_are_read_from_the_records(
     artifacts.write_parquet(path, pd.read_parquet(none), sidecar)
     others = [p for p in record_paths if p != none]
     assert read_doubts([path, *others]) == [doubt()]
-    tables.write_accuracy([path, *others], spec, tmp_path / "t.csv")
+    scores = synthetic.write_scores([path, *others], tmp_path)
+    tables.write_accuracy(scores, spec, tmp_path / "t.csv")
     assert "‡" in (tmp_path / "t.md").read_text()
     assert r"\ddag{}" in (tmp_path / "t.tex").read_text()
     assert (pd.read_csv(tmp_path / "t.csv")["doubts"] > 0).sum() == 2
@@ -561,7 +563,8 @@ def test_latex_reads_it_and_it_fits_the_page(
     exp: config.Experiment, record_paths: list[Path], tmp_path: Path
 ) -> None:
     own = spec_of(exp, against=["none", "plain"])
-    tables.write_accuracy(record_paths, own, tmp_path / "t.csv")
+    scores = synthetic.write_scores(record_paths, tmp_path)
+    tables.write_accuracy(scores, own, tmp_path / "t.csv")
     (tmp_path / "main.tex").write_text(
         r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}Text."
         "\n" r"\input{t.tex}" "\n" r"\end{document}"
@@ -643,7 +646,7 @@ def test_the_verbs_make_tables_without_what_is_damaged_and_say_so(
     lost = next(path for path in record_paths if path.parts[-3:-1] == ("vit_s", "none"))
     half.write_bytes(lost.read_bytes()[:5000])
     given = [half if path == lost else path for path in record_paths]
-    tables.write_accuracy(given, spec, tmp_path / "t.csv")
+    tables.write_accuracy(synthetic.write_scores(given, tmp_path), spec, tmp_path / "t.csv")
     text = (tmp_path / "t.md").read_text()
     assert "- Missing: ViT-S, none (no records)." in text
     assert "- Left out: " in text and "half.parquet: damaged" in text
@@ -653,7 +656,7 @@ def test_the_verbs_make_tables_without_what_is_damaged_and_say_so(
     own = cell(made, "vit_s", "plain", "clean")
     assert own["value"] == cell(frame, "vit_s", "plain", "clean")["value"]
     with pytest.raises(NsvitError, match=r"half\.parquet: damaged"):
-        tables.write_accuracy([half], spec, tmp_path / "t.csv")
+        synthetic.write_scores([half], tmp_path)
 
 
 def test_many_losses_are_counted(frame: pd.DataFrame, spec: AccuracySpec) -> None:

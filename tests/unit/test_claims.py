@@ -506,7 +506,8 @@ def test_the_norm_falls_and_grows_again(tmp_path: Path, spec: specs.TableSpec) -
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     folder, exp = tmp_path_factory.mktemp("inputs"), synthetic.experiment()
-    out: dict[str, list[Path]] = {"records": synthetic.write_records(folder, exp)}
+    records = synthetic.write_records(folder, exp)
+    out: dict[str, list[Path]] = {"scores": [synthetic.write_scores(records, folder)]}
     out |= {"histories": [], "influences": [], "lambdas": []}
     for model, arm, seed in exp.runs():
         out["histories"].append(folder / f"{model}_{arm}_{seed}.json")
@@ -586,7 +587,7 @@ def test_damaged_and_missing_files_leave_the_rest(
     (left,) = [t for t in (tmp_path / "claims.md").read_text().split("\n- ") if "Left out" in t]
     assert "broken.parquet: damaged" in left
     missing = [tmp_path / "lost.parquet"]
-    assert run(spec, {**inputs, "records": missing}, tmp_path / "claims.csv") == 0
+    assert run(spec, {**inputs, "scores": missing}, tmp_path / "claims.csv") == 0
     tests = pd.read_csv(tmp_path / "claims.csv").query("level == 'test'").set_index("claim")
     assert tests.loc["ns_average", "reason"].str.contains("lost.parquet: no such file").all()
     assert tests.loc["norm_lambda", "p"].notna().any()

@@ -114,7 +114,9 @@ def test_imagenette_runs_from_pictures_to_a_table(exp, tmp_path):
     }
     assert all(among[slug] <= set(ten) for slug in ("clean", "fgsm_1", "c"))
     assert not among["clean_1000"] <= set(ten)
-    run("table", specs.accuracy(exp, "table1"), "--records", manifest, out="tables/table1.csv")
+    run("scores", specs.table(exp), "--records", manifest, out="scores.parquet")
+    given = "--scores", "scores.parquet"
+    run("table", specs.accuracy(exp, "table1"), *given, out="tables/table1.csv")
     table = pd.read_csv("tables/table1.csv").set_index("column")
     assert {"clean", "clean_1000", "fgsm_1", "c", "average"} <= set(table.index)
     assert table.loc["clean", "n"] == 10

@@ -594,10 +594,10 @@ def test_a_config_without_plain_has_one_reference(record_paths: list[Path], spec
 
 
 def test_the_verb_writes_three_forms(record_paths: list[Path], spec: TableSpec, tmp_path: Path):
-    arguments = ["table-paired", "--spec", spec.model_dump_json(), "--records"]
-    code = cli.main([*arguments, *map(str, record_paths), "--out", str(tmp_path / "paired.csv")])
-    assert code == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["paired.csv", "paired.md", "paired.tex"]
+    scores = synthetic.write_scores(record_paths, tmp_path / "in")
+    arguments = ["table-paired", "--spec", spec.model_dump_json(), "--scores", str(scores)]
+    assert cli.main([*arguments, "--out", str(tmp_path / "paired.csv")]) == 0
+    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["paired.csv", "paired.md", "paired.tex"]
     read = pd.read_csv(tmp_path / "paired.csv")
     assert read.columns.tolist()[:5] == ["model", "method", "versus", "column", "effect"]
     assert "multicolumn" in (tmp_path / "paired.tex").read_text()

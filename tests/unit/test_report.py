@@ -453,7 +453,7 @@ def test_the_real_claims_are_all_shown(tmp_path: Path) -> None:
     spec = synthetic.table_spec()
     listed = claims.read_claims(ROOT / "nsvit/paper/claims.yaml")
     records = synthetic.write_records(tmp_path / "records", synthetic.experiment(), images=20)
-    evidence = claims.gather(spec, records, [], [], [])
+    evidence = claims.gather(spec, synthetic.write_scores(records, tmp_path), [], [], [])
     frame = claims.judge_claims(listed, evidence)
     frame.to_csv(tmp_path / "claims.csv", index=False)
     groups = verdicts.read_verdicts(tmp_path / "claims.csv", {"vit_s": "ViT-S"})

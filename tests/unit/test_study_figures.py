@@ -13,6 +13,7 @@ from nsvit import artifacts, config, figures, statistics, tables
 from nsvit.errors import NsvitError
 from nsvit.figures import corruptions, radius
 from nsvit.figures.arms import first_of_kind
+from nsvit.scores import read
 from nsvit.specs import TableSpec
 from nsvit.tables import studies
 from tests import synthetic
@@ -184,7 +185,7 @@ def test_corruptions_without_records_are_refused(
 def test_curves_are_accuracies_at_radii(
     paths: list[Path], records: pd.DataFrame, spec: TableSpec, tmp_path: Path
 ) -> None:
-    scores = radius.read_attacked(paths, spec)
+    scores = read(synthetic.write_scores(paths, tmp_path)).frame
     ((slugs, clean),) = config.attack_series(spec.conditions)
     assert clean == "clean"
     mine = scores[scores["model"] == "vit_b"]
@@ -268,8 +269,6 @@ def test_radii_without_records_are_refused(records: pd.DataFrame, spec: TableSpe
     calm = statistics.picture_scores(records[records["condition"] == "clean"])
     with pytest.raises(NsvitError, match="no records of an attack at two radii"):
         figures.figure_radius(calm, spec)
-    with pytest.raises(NsvitError, match="no records of an attack at two radii"):
-        radius.read_attacked([], spec)
 
 
 # --- verbs ----------------------------------------------------------------------------------
@@ -288,7 +287,7 @@ def test_verbs_write_svg_and_png(
     figures.write_lambda(tmp_path / "lambda.csv", spec, tmp_path / "a.svg")
     figures.write_closure(tmp_path / "closure.csv", spec, tmp_path / "b.svg")
     figures.write_corruptions(paths, spec, tmp_path / "c.svg")
-    figures.write_radius(paths, spec, tmp_path / "d.svg")
+    figures.write_radius(synthetic.write_scores(paths, tmp_path), spec, tmp_path / "d.svg")
     for name in "abcd":
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
         assert "<text" in (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
@@ -301,8 +300,9 @@ def test_where_nothing_can_be_drawn_the_figure_says_so(
     figures.write_corruptions(untouched, spec, tmp_path / "c.svg")
     assert "kind none and of another one" in (tmp_path / "c.svg").read_text()
     one = {slug: c for slug, c in spec.conditions.items() if slug in ("clean", "fgsm_1")}
-    figures.write_radius(untouched, spec.model_copy(update={"conditions": one}), tmp_path / "r.svg")
+    scores = synthetic.write_scores(untouched, tmp_path)
+    figures.write_radius(scores, spec.model_copy(update={"conditions": one}), tmp_path / "r.svg")
     assert "attack at two radii" in (tmp_path / "r.svg").read_text()
     assert (tmp_path / "r.png").stat().st_size > 1000
     with pytest.raises(NsvitError, match=r"gone\.parquet"):  # a damaged input is an error still
-        figures.write_radius([tmp_path / "gone.parquet"], spec, tmp_path / "x.svg")
+        figures.write_radius(tmp_path / "gone.parquet", spec, tmp_path / "x.svg")

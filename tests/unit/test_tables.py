@@ -242,7 +242,8 @@ def test_verbs_write_three_forms(record_paths: list[Path], spec: TableSpec, tmp_
     artifacts.write_parquet(influences, synthetic.influence_frame("vit_s"), sidecar)
     history = tmp_path / "history.json"
     artifacts.write_json(history, synthetic.history("vit_s", "nullspace", 0))
-    tables.write_accuracy(record_paths, synthetic.accuracy_spec(), tmp_path / "table1.csv")
+    scores = synthetic.write_scores(record_paths, tmp_path)
+    tables.write_accuracy(scores, synthetic.accuracy_spec(), tmp_path / "table1.csv")
     tables.write_nullity(architectures, [nullspace], spec, tmp_path / "out.csv")
     tables.write_influence([influences], spec, tmp_path / "influence.csv")
     tables.write_cost([history], spec, tmp_path / "cost.csv")

@@ -105,7 +105,7 @@ def test_a_run_that_fails_says_how_to_see_what_there_is(finished, tmp_path):
     made = model.stat()
     model.write_bytes(model.read_bytes()[:2000])
     os.utime(model, ns=(made.st_atime_ns, made.st_mtime_ns))  # else all that follows runs again
-    output = run.snakemake(*SMOKE, "--keep-going", "-R", "nullspace", "table", check=False)
+    output = run.snakemake(*SMOKE, "--keep-going", "-R", "nullspace", "scores", check=False)
     assert "models/vit_s/model.safetensors: damaged" in output
     command = re.search(r"nsvit (report --results \S+ --out \S+)", output)
     assert command, output[-3000:]

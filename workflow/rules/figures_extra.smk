@@ -134,7 +134,7 @@ rule figure_corruptions:
 
 rule figure_radius:
     input:
-        RECORDS,
+        f"{R}/scores.parquet",
     output:
         **figure("radius", "figure_radius"),
     log:
@@ -149,4 +149,4 @@ rule figure_radius:
         spec=spec(specs.table),
         recipe=RECIPES["figure_radius"],
     shell:
-        "nsvit figure-radius --spec {params.spec:q} --records {input:q} --out {output.svg:q} > {log:q} 2>&1"
+        "nsvit figure-radius --spec {params.spec:q} --scores {input:q} --out {output.svg:q} > {log:q} 2>&1"

@@ -32,10 +32,31 @@ FIGURES = [
 ]
 
 
+# All records, read once for the tables and figures that want a score for every picture.
+rule scores:
+    input:
+        RECORDS,
+    output:
+        f"{R}/scores.parquet",
+    log:
+        f"{R}/logs/scores.log",
+    benchmark:
+        f"{R}/benchmarks/scores.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory("scores"),
+        runtime=minutes("scores"),
+    params:
+        spec=spec(specs.table),
+        recipe=RECIPES["scores"],
+    shell:
+        "nsvit scores --spec {params.spec:q} --records {input:q} --out {output:q} > {log:q} 2>&1"
+
+
 # Every table of accuracies: Table 1 and those of `tables` in the configuration.
 rule table:
     input:
-        lambda w: records_of(exp.table_runs(w.table)),
+        f"{R}/scores.parquet",
     output:
         **table("{table}", caption="table"),
     log:
@@ -50,13 +71,13 @@ rule table:
         spec=spec(specs.accuracy, "table"),
         recipe=RECIPES["table"],
     shell:
-        "nsvit table --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
+        "nsvit table --spec {params.spec:q} --scores {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
 
 
 rule table_paired:
     input:
-        RECORDS,
+        f"{R}/scores.parquet",
     output:
         **table("paired"),
     log:
@@ -71,7 +92,7 @@ rule table_paired:
         spec=spec(specs.table),
         recipe=RECIPES["table_paired"],
     shell:
-        "nsvit table-paired --spec {params.spec:q} --records {input:q} --out {output.csv:q}"
+        "nsvit table-paired --spec {params.spec:q} --scores {input:q} --out {output.csv:q}"
         " > {log:q} 2>&1"
 
 
@@ -163,7 +184,7 @@ rule table_influence:
 rule table_claims:
     input:
         claims="nsvit/paper/claims.yaml",
-        records=RECORDS,
+        scores=f"{R}/scores.parquet",
         histories=HISTORIES,
         influences=INFLUENCES,
         lambdas=LAMBDAS,
@@ -182,7 +203,7 @@ rule table_claims:
         recipe=RECIPES["table_claims"],
     shell:
         "nsvit table-claims --spec {params.spec:q} --claims {input.claims:q}"
-        " --records {input.records:q} --histories {input.histories:q}"
+        " --scores {input.scores:q} --histories {input.histories:q}"
         " --influences {input.influences:q} --lambdas {input.lambdas:q}"
         " --out {output.csv:q} > {log:q} 2>&1"
 

@@ -1,0 +1,110 @@
+"""Records reduced to scores, once for all tables and figures that are made of them. No torch.
+
+The default run has some 450 files of records, and eight tables and figures that each want a score
+for every picture of them. What cannot be used is left out here, and named below every table that
+it concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nsvit import artifacts, cells
+from nsvit.errors import NsvitError
+from nsvit.records import TEXTS, log_lost, read_scores, usable
+from nsvit.specs import TableSpec
+from nsvit.statistics.checks import Doubt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: A model and an arm.
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of some runs, and what is to be said of them.
+
+    Attributes:
+        frame: one row per finished run, condition and picture: see `statistics.picture_scores`.
+        doubts: of the records.
+        lost: a text for everything that was left out; see `records.Usable`.
+    """
+
+    frame: pd.DataFrame
+    doubts: tuple[Doubt, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def write(records: Sequence[str | Path], spec: TableSpec, out: str | Path) -> None:
+    """The verb `scores`: everything that can be used of some records, as parquet.
+
+    Args:
+        records: manifests `records/<model>/<arm>/*.json`, or files of records.
+        spec: conditions, and which pairs of model and arm there are.
+        out: parquet of kind "scores". Its metadata have doubts and losses, each with the model
+            and arm of the folder that it was found in; "" where a folder has other names.
+
+    Raises:
+        NsvitError: nothing can be used.
+    """
+    pairs = {(model, arm) for model in spec.models for arm in spec.arms_of(model)}
+    folders: dict[Path, list[Path]] = {}
+    for path in map(Path, records):
+        folders.setdefault(path.parent, []).append(path)
+    paths: list[Path | cells.Listed] = []
+    doubts: list[list[str]] = []
+    lost: list[list[str]] = []
+    for folder, own in folders.items():
+        pair = (folder.parent.name, folder.name)
+        named = pair if pair in pairs else ("", "")
+        try:
+            found = usable(own)
+        except NsvitError as error:  # of this folder; others may have something
+            lost.append([*named, str(error)])
+            continue
+        paths += found.paths
+        doubts += [[*named, str(doubt)] for doubt in found.doubts]
+        lost += [[*named, text] for text in found.lost]
+    if not paths:
+        raise NsvitError(lost[0][2] if lost else "no records were given")
+    frame = read_scores(paths, normalised=spec.normalised)
+    sidecar = artifacts.provenance("scores", spec.model_dump(mode="json"))
+    artifacts.write_parquet(out, frame, {**sidecar, "doubted": doubts, "lost": lost})
+
+
+def read(path: str | Path, runs: Collection[Pair] | None = None) -> Scores:
+    """What `write` wrote of some pairs of model and arm; of all if None.
+
+    Raises:
+        NsvitError: missing, damaged, or everything of these runs was left out.
+    """
+    frame, sidecar = artifacts.read_parquet(path, "scores")
+    for name in TEXTS:  # sorted, as `statistics.resample` needs; parquet keeps no order
+        frame[name] = frame[name].cat.set_categories(sorted(frame[name].cat.categories))
+    doubts, lost = (
+        tuple(dict.fromkeys(text for *pair, text in sidecar[key] if _concerns(pair, runs)))
+        for key in ("doubted", "lost")
+    )
+    if runs is not None:
+        frame = frame[_among(frame, runs)].reset_index(drop=True)
+    log_lost(lost)
+    if frame.empty and lost:
+        raise NsvitError(lost[0])
+    return Scores(frame, tuple(map(Doubt.parse, doubts)), lost)
+
+
+def _concerns(pair: Sequence[str], runs: Collection[Pair] | None) -> bool:
+    return runs is None or pair[0] == "" or tuple(pair) in runs
+
+
+def _among(frame: pd.DataFrame, runs: Collection[Pair]) -> pd.Series:
+    import numpy as np
+
+    models, arms = (frame[name].cat for name in ("model", "arm"))
+    wanted = np.array([[(m, a) in runs for a in arms.categories] for m in models.categories], bool)
+    return wanted[models.codes, arms.codes]  # type: ignore[return-value]

@@ -1,0 +1,121 @@
+"""Records reduced once: the same scores, doubts and losses as from the records themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nsvit import artifacts, cli, scores, statistics, tables
+from nsvit.errors import NsvitError
+from nsvit.records import read_scores
+from nsvit.specs import TableSpec
+from tests import synthetic
+from tests.unit.test_accuracy_tables import doubt
+
+
+@pytest.fixture(scope="module")
+def spec() -> TableSpec:
+    return synthetic.table_spec()
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return synthetic.write_records(tmp_path_factory.mktemp("records"), synthetic.experiment())
+
+
+@pytest.fixture(scope="module")
+def file(paths: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic.write_scores(paths, tmp_path_factory.mktemp("scores"))
+
+
+def of(paths: list[Path], model: str, arm: str) -> Path:
+    return next(path for path in paths if path.parts[-3:-1] == (model, arm))
+
+
+def test_scores_are_those_of_the_records(file: Path, paths: list[Path], spec: TableSpec) -> None:
+    found, expected = scores.read(file), read_scores(paths, normalised=spec.normalised)
+    pd.testing.assert_frame_equal(found.frame, expected)
+    assert found.doubts == () and found.lost == ()
+
+
+def test_tables_from_scores_and_from_records_are_equal(
+    file: Path, paths: list[Path], spec: TableSpec
+) -> None:
+    own = synthetic.accuracy_spec()
+    few = scores.read(file, [("vit_b", "random"), ("vit_b", "none")]).frame
+    own = own.model_copy(
+        update={
+            "models": {"vit_b": own.models["vit_b"]},
+            "arms": {arm: own.arms[arm] for arm in ("none", "random")},
+        }
+    )
+    records = [path for path in paths if path.parts[-3] == "vit_b"]
+    records = [path for path in records if path.parts[-2] in ("none", "random")]
+    pd.testing.assert_frame_equal(
+        tables.accuracy_table(few, own), tables.accuracy_table(records, own)
+    )
+    whole = scores.read(file).frame
+    pd.testing.assert_frame_equal(
+        tables.table_paired(whole, spec), tables.table_paired(paths, spec)
+    )
+
+
+def test_the_draws_do_not_depend_on_which_runs_are_read(file: Path, spec: TableSpec) -> None:
+    """What other runs there are leaves intervals as they are."""
+    pair = ("vit_s", "nullspace")
+    for runs in ([pair], [pair, ("vit_b", "plain")], None):
+        found = statistics.resample(scores.read(file, runs).frame, spec.statistics)
+        estimate = found.estimate((*pair, -1), ["clean", "a", "c"])
+        assert estimate == statistics.resample(scores.read(file).frame, spec.statistics).estimate(
+            (*pair, -1), ["clean", "a", "c"]
+        )
+
+
+def test_doubts_and_losses_belong_to_their_runs(
+    paths: list[Path], spec: TableSpec, tmp_path: Path
+) -> None:
+    folder = tmp_path / "records" / "vit_s"
+    doubted, damaged = (folder / arm / "x.parquet" for arm in ("plain", "none"))
+    sidecar = {**artifacts.provenance("records", {}), "doubts": [doubt(arm="plain")]}
+    artifacts.write_parquet(doubted, pd.read_parquet(of(paths, "vit_s", "plain")), sidecar)
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(of(paths, "vit_s", "none").read_bytes()[:5000])
+    out = tmp_path / "scores.parquet"
+    scores.write([doubted, damaged, of(paths, "vit_b", "none")], spec, out)
+    own = scores.read(out, [("vit_s", "plain")])
+    assert [str(one) for one in own.doubts] == [doubt(arm="plain")] and own.lost == ()
+    other = scores.read(out, [("vit_s", "none"), ("vit_b", "none")])
+    assert other.doubts == () and len(other.frame)
+    (lost,) = other.lost
+    assert f"{damaged}: damaged" in lost
+    with pytest.raises(NsvitError, match=r"none/x\.parquet: damaged"):
+        scores.read(out, [("vit_s", "none")])
+    elsewhere = tmp_path / "odd" / "x.parquet"  # a folder that names no run concerns every table
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(b"")
+    scores.write([doubted, elsewhere], spec, out)
+    assert len(scores.read(out, [("vit_s", "plain")]).lost) == 1
+
+
+def test_nothing_of_use_is_refused(spec: TableSpec, tmp_path: Path) -> None:
+    with pytest.raises(NsvitError, match=r"gone\.json"):
+        scores.write([tmp_path / "gone.json"], spec, tmp_path / "s.parquet")
+    with pytest.raises(NsvitError, match="no records were given"):
+        scores.write([], spec, tmp_path / "s.parquet")
+    with pytest.raises(NsvitError, match=r"s\.parquet: no such file"):
+        scores.read(tmp_path / "s.parquet")
+    assert not (tmp_path / "s.parquet").exists()
+
+
+def test_the_verb_loads_no_torch(paths: list[Path], spec: TableSpec, tmp_path: Path) -> None:
+    out = tmp_path / "scores.parquet"
+    given = ["scores", "--spec", spec.model_dump_json(), "--records", *map(str, paths)]
+    code = "import sys; sys.modules['torch'] = None; from nsvit.cli import main; "
+    command = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *given]
+    assert subprocess.run([*command, "--out", str(out)]).returncode == 0
+    first = out.read_bytes()
+    assert cli.main([*given, "--out", str(out)]) == 0 and out.read_bytes() == first
