@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nsvit import artifacts, cells
+from nsvit import artifacts
 from nsvit.errors import NsvitError
 from nsvit.records import TEXTS, log_lost, read_scores, usable
 from nsvit.specs import TableSpec
@@ -56,7 +56,7 @@ def write(records: Sequence[str | Path], spec: TableSpec, out: str | Path) -> No
     folders: dict[Path, list[Path]] = {}
     for path in map(Path, records):
         folders.setdefault(path.parent, []).append(path)
-    paths: list[Path | cells.Listed] = []
+    parts: list[pd.DataFrame] = []
     doubts: list[list[str]] = []
     lost: list[list[str]] = []
     for folder, own in folders.items():
@@ -64,17 +64,36 @@ def write(records: Sequence[str | Path], spec: TableSpec, out: str | Path) -> No
         named = pair if pair in pairs else ("", "")
         try:
             found = usable(own)
-        except NsvitError as error:  # of this folder; others may have something
+        except NsvitError as error:  # of this folder, and in the log; others may have something
             lost.append([*named, str(error)])
             continue
-        paths += found.paths
-        doubts += [[*named, str(doubt)] for doubt in found.doubts]
         lost += [[*named, text] for text in found.lost]
-    if not paths:
+        try:
+            parts.append(read_scores(found.paths, normalised=spec.normalised))
+        except NsvitError as error:  # cells of a run that contradict each other
+            log_lost([str(error)])
+            lost.append([*named, str(error)])
+            continue
+        doubts += [[*named, str(doubt)] for doubt in found.doubts]
+    if not parts:
         raise NsvitError(lost[0][2] if lost else "no records were given")
-    frame = read_scores(paths, normalised=spec.normalised)
+    frame = _joined(parts)
     sidecar = artifacts.provenance("scores", spec.model_dump(mode="json"))
     artifacts.write_parquet(out, frame, {**sidecar, "doubted": doubts, "lost": lost})
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Scores of several folders as one frame, each text with one number in all of them."""
+    import pandas as pd
+    from pandas.api.types import union_categoricals
+
+    texts = list(TEXTS)
+    whole = pd.concat([part.drop(columns=texts) for part in parts], ignore_index=True)
+    named = {
+        name: union_categoricals([part[name] for part in parts], sort_categories=True)
+        for name in texts
+    }
+    return whole.assign(**named)[list(parts[0].columns)]
 
 
 def read(path: str | Path, runs: Collection[Pair] | None = None) -> Scores:

@@ -38,7 +38,10 @@ def of(paths: list[Path], model: str, arm: str) -> Path:
 
 def test_scores_are_those_of_the_records(file: Path, paths: list[Path], spec: TableSpec) -> None:
     found, expected = scores.read(file), read_scores(paths, normalised=spec.normalised)
-    pd.testing.assert_frame_equal(found.frame, expected)
+    texts = list(expected.columns)  # rows come folder by folder
+    pd.testing.assert_frame_equal(
+        *(one.sort_values(texts, ignore_index=True) for one in (found.frame, expected))
+    )
     assert found.doubts == () and found.lost == ()
 
 
@@ -99,6 +102,24 @@ def test_doubts_and_losses_belong_to_their_runs(
     elsewhere.write_bytes(b"")
     scores.write([doubted, elsewhere], spec, out)
     assert len(scores.read(out, [("vit_s", "plain")]).lost) == 1
+
+
+def test_cells_that_contradict_each_other_cost_their_run_alone(
+    spec: TableSpec, tmp_path: Path
+) -> None:
+    paths = synthetic.write_records(tmp_path / "records", synthetic.experiment())
+    bad = of(paths, "vit_s", "nullspace")
+    frame, sidecar = artifacts.read_parquet(bad, "records")
+    odd = frame.index[(frame["corruption"] != "") & (frame["round"] == -1)][0]
+    artifacts.write_parquet(bad, frame.drop(odd).reset_index(drop=True), sidecar)
+    out = tmp_path / "scores.parquet"
+    scores.write(paths, spec, out)
+    others = scores.read(out, [("vit_b", "plain")])
+    assert others.lost == () and len(others.frame)
+    (lost,) = scores.read(out).lost
+    assert lost.startswith("vit_s nullspace") and "other pictures" in lost
+    with pytest.raises(NsvitError, match="other pictures"):
+        scores.read(out, [("vit_s", "nullspace")])
 
 
 def test_nothing_of_use_is_refused(spec: TableSpec, tmp_path: Path) -> None:
