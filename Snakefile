@@ -6,6 +6,7 @@
 #   snakemake --cores all pretrain                          train the shipped weights from scratch
 from pathlib import Path
 
+import snakemake.benchmark
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -20,6 +21,10 @@ from nsvit.config import (
 from nsvit.errors import NsvitError
 
 min_version("9.0")
+
+# Snakemake looks at the memory of a young job twice a second, at every page that it has mapped: with
+# torch's libraries that took a twelfth of two cores. Every two seconds will do.
+snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 2.0
 
 if not workflow.config_settings.configfiles:
 
