@@ -17,10 +17,13 @@ EXPERIMENT = config.load(ROOT / "config/config.yaml")
 
 @pytest.fixture(scope="module")
 def val(tmp_path_factory):
-    """The default experiment's val set, drawn anew."""
+    """The default experiment's val set, drawn anew, as large as when the weights were trained."""
     root = tmp_path_factory.mktemp("menagerie")
     write_classes(root / "classes.txt")
-    render_set(specs.render(EXPERIMENT, "val"), root / "val")
+    drawn = specs.render(EXPERIMENT, "val")
+    count = artifacts.read_json(SHIPPED / "vit_s" / "nsvit.json")["metrics"]["n"]
+    assert count >= drawn.count
+    render_set(drawn.model_copy(update={"count": count}), root / "val")
     spec = specs.scan(EXPERIMENT, "val").model_copy(
         update={"root": str(root), "classes": str(root / "classes.txt")}
     )
