@@ -22,8 +22,8 @@ from nsvit.errors import NsvitError
 
 min_version("9.0")
 
-# Snakemake looks at the memory of a young job twice a second, at every page that it has mapped: with
-# torch's libraries that took a twelfth of two cores. Every two seconds will do.
+# Snakemake looks at the memory of a young job twice a second, at every page that it has mapped, and
+# torch's libraries have many. Every two seconds will do (docs/log.md: what Snakemake itself took).
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 2.0
 
 if not workflow.config_settings.configfiles:

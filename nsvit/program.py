@@ -9,8 +9,8 @@ import sys
 import threading
 from typing import NoReturn
 
-#: New objects after which Python looks for garbage, where it has 700. Imports make a million
-#: objects that stay; looking through them again and again took a tenth of the start.
+#: New objects after which Python looks for garbage, where it has 700. What imports make stays;
+#: looking through it again and again took a tenth of the start.
 _COLLECT_AFTER = 100_000
 
 

@@ -1,7 +1,7 @@
 """Small sets decoded once: the pixels of all pictures in one file beside the index. No torch.
 
-Some sixty jobs of the default run read the same pictures. Decoding them anew took each of them
-seconds; larger sets, where the file would be large too, are decoded by every job that reads them.
+Some sixty jobs of the default run read the same pictures, and each decoded them anew. Larger
+sets, where the file would be large too, are still decoded by every job that reads them.
 The file is a saving and nothing else: without it, or where it is damaged, pictures are decoded.
 """
 
