@@ -79,7 +79,8 @@ def run(cluster: Cluster, folder: Path) -> list[str]:
     started = time.monotonic()
     with snakemake(remote, environment, SMOKE, *HERE) as process:
         disturbances = Disturbances(cluster, remote.folder)
-        good = ended(process, SLURM_LIMIT, "the run through SLURM", disturbances.step)
+        with disturbances.watching():
+            good = ended(process, SLURM_LIMIT, "the run through SLURM", disturbances.step)
     log.info("%s", disturbances.report())
     if not good:
         return [f"the run through SLURM failed:\n{tail(remote)}"]

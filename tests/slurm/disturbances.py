@@ -1,4 +1,9 @@
-"""One job cancelled, one pre-empted, one killed, while the workflow runs through SLURM."""
+"""One job cancelled, one pre-empted, one killed, while the workflow runs through SLURM.
+
+A run of the smoke workflow is in its middle for a second, and a question to SLURM may take as long:
+a thread stops the processes that are to be disturbed as soon as they are there, so that a job can
+not end between the look at it and what is done to it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,10 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.slurm.local_slurm import Cluster, marked
@@ -26,14 +34,35 @@ class Disturbances:
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
         self.cancelled = self.killed = self.preempted = self.urgent = self.dying = ""
+        self.held: set[int] = set()
         self.shared: set[str] = set()
         self.devices: set[str] = set()
         self.looked = 0.0
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, processes that are to be disturbed are held once they are in the middle."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.02):
+                if not self.killed:
+                    self._hold(KILLED)
+                if not self.preempted:
+                    self._hold(PREEMPTED)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
     def step(self) -> None:
         """One look; called a few times a second."""
         if not self.killed and self._in_the_middle(KILLED):
-            self._kill("finetune", "nullspace", "0")
+            self._kill()
         if not self.urgent and self._in_the_middle(PREEMPTED) and not self._is_dying():
             self._preempt()
         if time.monotonic() - self.looked < 1:
@@ -86,22 +115,41 @@ class Disturbances:
             self.dying = ""
         return bool(self.dying)
 
-    def _kill(self, *words: str) -> None:
-        """SIGKILLs the process of a verb."""
+    def _hold(self, run: Path) -> None:
+        """Stops the process of a run that is in the middle. SLURM lets it go on when it ends it."""
+        if not self._in_the_middle(run) or not (pid := self._process(run)) or pid in self.held:
+            return
+        self.held.add(pid)  # once: what SLURM has let go on must be able to end
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            if not self._in_the_middle(run):  # it was faster
+                os.kill(pid, signal.SIGCONT)
+
+    def _process(self, run: Path) -> int | None:
+        """The process that finetunes for a run."""
+        arm, seed = run.parts[-2], run.parts[-1].removeprefix("seed")
+        signs = (f'"arm":"{arm}"', f'"seed":{seed}')
         for pid in marked(self.cluster.base):
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
             except OSError:
                 continue
             spec = next((word for word in command if word.startswith("{")), "")
-            arm, seed = (f'"arm":"{words[1]}"', f'"seed":{words[2]}')
-            if words[0] in command[:4] and arm in spec and seed in spec:
-                jobs = self._jobs("RUNNING").items()
-                name = "_".join(words[1:])
-                self.dying = next((i for i, c in jobs if words[0] in c and c.endswith(name)), "")
-                os.kill(pid, signal.SIGKILL)
-                self.killed = f"process {pid} ({' '.join(words)})"
-                log.info("killed %s", self.killed)
+            if "finetune" in command[:4] and all(sign in spec for sign in signs):
+                return pid
+        return None
+
+    def _kill(self) -> None:
+        """SIGKILLs a process in the middle."""
+        if not (pid := self._process(KILLED)):
+            return
+        jobs = self._jobs("RUNNING").items()
+        self.dying = next(
+            (i for i, c in jobs if "finetune" in c and c.endswith("_nullspace_0")), ""
+        )
+        os.kill(pid, signal.SIGKILL)
+        self.killed = f"process {pid} (finetune nullspace 0)"
+        log.info("killed %s", self.killed)
 
     def _preempt(self) -> None:
         """Submits an urgent job that needs the whole node, so that a lower one must go."""
