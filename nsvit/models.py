@@ -275,7 +275,7 @@ def load_model(
         name_or_path: what to load.
         mean: per channel, in pixels; None takes what the weights say.
         std: likewise.
-        pretrained: False leaves a timm model at its random initialisation.
+        pretrained: False leaves a timm model at its random initialisation, always the same one.
         checkpoint: somebody else's weights for the timm name: `nsvit.checkpoints.load_into`.
         ema: of a checkpoint with both, the moving average rather than the raw weights.
         **timm_kwargs: passed to `timm.create_model`.
@@ -304,6 +304,8 @@ def load_model(
     if known is None:
         raise NsvitError(f"model {name!r}: nothing says its mean and std; give both")
     model_args.setdefault("num_classes", int(net.num_classes))  # type: ignore[arg-type]
+    if pretrained and checkpoint is None:
+        _warn_of_new_head(net, name)
     return PixelModel(net, mean or known.mean, std or known.std, architecture, model_args, said)
 
 
@@ -325,8 +327,11 @@ def load_configured(config: ModelConfig | PrepareSpec) -> PixelModel:
 
 
 def _create(name: str, pretrained: bool, timm_kwargs: Mapping[str, Any]) -> nn.Module:
+    """Timm's model; weights that it draws (all of them, or a new head) are the same every time."""
     try:
-        return timm.create_model(name, pretrained=pretrained, **timm_kwargs)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return timm.create_model(name, pretrained=pretrained, **timm_kwargs)
     except Exception as error:  # timm and its hub raise many types
         if any(kind.__name__ in _NOT_THERE for kind in type(error).__mro__):
             raise NsvitError(
@@ -336,6 +341,16 @@ def _create(name: str, pretrained: bool, timm_kwargs: Mapping[str, Any]) -> nn.M
                 "models.<model>.checkpoint"
             ) from None
         raise NsvitError(f"model {name!r} cannot be loaded: {_reason(error)}") from None
+
+
+def _warn_of_new_head(net: nn.Module, name: str) -> None:
+    """Timm replaces the head without a word where weights are for another number of classes."""
+    own = (getattr(net, "pretrained_cfg", None) or {}).get("num_classes")
+    if own not in (None, net.num_classes):
+        log.warning(
+            "model %s: its weights are for %s classes; the head for %s is new and untrained, so "
+            "that the model guesses until it is finetuned", name, own, net.num_classes,
+        )  # fmt: skip
 
 
 #: What the hub raises without network and cache.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from nsvit import artifacts, models
 from nsvit.errors import NsvitError
 from nsvit.models import frozen, inject, load_model
-from tests.tiny import KINDS, MEAN, STD
+from tests.tiny import KINDS, MEAN, SMALL, STD
 
 SIDECAR = artifacts.provenance("model", {})
 
@@ -228,6 +228,29 @@ def test_weights_that_do_not_fit_are_refused_by_name(make_model, tmp_path, name,
         spoil(checkpoint if "checkpoint" in str(source) else folder, name, tensor)
         with pytest.raises(NsvitError, match=name):
             load_model(source)
+
+
+def test_random_weights_are_the_same_every_time():
+    first = load_model("vit_tiny_patch16_224", MEAN, STD, pretrained=False, **SMALL)
+    state = torch.random.get_rng_state()
+    torch.rand(3)
+    second = load_model("vit_tiny_patch16_224", MEAN, STD, pretrained=False, **SMALL)
+    assert models.same_weights(first, second)
+    torch.random.set_rng_state(state)
+    expected = torch.rand(3)
+    torch.random.set_rng_state(state)
+    load_model("vit_tiny_patch16_224", MEAN, STD, pretrained=False, **SMALL)
+    assert torch.equal(torch.rand(3), expected)  # the caller's own draws are left alone
+
+
+def test_a_new_head_is_told_and_is_the_same_every_time(make_model, tmp_path, caplog):
+    models.save_local_dir(make_model(), tmp_path / "dir")
+    found = [load_model(f"local-dir:{tmp_path / 'dir'}", num_classes=4) for _ in range(2)]
+    assert models.same_weights(*found) and found[0].num_classes == 4
+    assert "weights are for 5 classes; the head for 4 is new and untrained" in caplog.text
+    caplog.clear()
+    load_model(f"local-dir:{tmp_path / 'dir'}")
+    assert "new" not in caplog.text
 
 
 def test_what_cannot_be_loaded_is_named(make_model, tmp_path):
