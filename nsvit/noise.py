@@ -24,6 +24,7 @@ from nsvit.autoprecision import settled
 from nsvit.config import NoiseConfig, RandomNoiseConfig
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel, check_noise_shape, frozen, inject
+from nsvit.pixels import check_model
 from nsvit.prefixes import resumed
 from nsvit.snapshots import Snapshots, State, load_optimizer, optimizer_tensors
 from nsvit.visits import Images, Pool, batches_with_logits
@@ -286,6 +287,7 @@ def _go_on(
 
 
 def _shape(model: PixelModel, block: int) -> tuple[int, int, int]:
+    check_model(model, "noise")
     tokens, width = model.token_shape
     check_noise_shape(model, torch.empty(1, tokens, width, device="meta"), block)
     return 1, tokens, width

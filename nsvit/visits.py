@@ -15,6 +15,7 @@ from nsvit.config import Precision
 from nsvit.errors import NsvitError
 from nsvit.inputs import KEEP_BYTES, Stream
 from nsvit.models import PixelModel
+from nsvit.pixels import check_pixels
 from nsvit.prefixes import Prefix, can_resume, clean_pass, prefix_of
 
 Images = Tensor | Iterable[Any]
@@ -51,6 +52,7 @@ class Pool:
         self, model: PixelModel, images: Tensor, batch_size: int, passes: Precision = "fp32"
     ) -> None:
         """Keeps `images` (n, 3, H, W), float in [0, 1] or uint8; computes nothing yet."""
+        check_pixels(images, "noise", model)
         if not len(images):
             raise NsvitError("noise: the pool of images is empty")
         self._model = model
@@ -120,6 +122,8 @@ def batches_with_logits(
             start %= len(source)
         first = True
         for images, weight in itertools.islice(_endlessly(source), start, None):
+            if first:
+                check_pixels(images, "noise", model)
             images = images.to(model.mean.device)
             if first:
                 block, first = _resumable(model, images, block, passes), False

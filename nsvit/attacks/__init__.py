@@ -24,7 +24,8 @@ from nsvit.attacks.threat import Norm, ThreatModel
 from nsvit.attacks.training import madry_images, trades_images
 from nsvit.config import radius_value
 from nsvit.errors import NsvitError
-from nsvit.models import frozen, same_weights
+from nsvit.models import PixelModel, frozen, same_weights
+from nsvit.pixels import check_pixels
 from nsvit.statistics import checks
 from nsvit.statistics.checks import Doubt
 
@@ -95,10 +96,15 @@ def attack(
         **settings: arguments of the attack's function (`pgd.pgd`, `cw.cw`, ...), such as steps.
 
     Raises:
-        NsvitError: there is no such attack or setting, or the attack cannot run on this model.
+        NsvitError: there is no such attack or setting, the attack cannot run on this model, or
+            the images are not pixels in [0, 1].
     """
     if name not in ATTACKS:
         raise NsvitError(f"attack {name!r}: there is {', '.join(sorted(ATTACKS))}")
+    own = next((module for module in model.modules() if isinstance(module, PixelModel)), None)
+    check_pixels(images, f"attack {name!r}", own)
+    if images.dtype == torch.uint8:
+        raise NsvitError(f"attack {name!r}: images are uint8; divide them by 255")
     context = Context(settings, seeds, source)
     with frozen(model), nullcontext() if source is None else frozen(source):
         try:

@@ -40,6 +40,8 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
             raise NsvitError(f"norm {self.norm!r}: there is linf and l2")
+        if isinstance(self.radius, str):
+            raise NsvitError(f"radius {self.radius!r}: a number is wanted, such as 8 / 255")
         if self.norm == "linf" and not 0.0 <= self.radius <= 1.0:
             raise NsvitError(
                 f"radius {self.radius}: a fraction of the pixel range from 0 to 1, such as 8/255"

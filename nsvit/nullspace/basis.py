@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from nsvit.errors import NsvitError
 from nsvit.models import PixelModel
+from nsvit.pixels import check_model
 
 #: Pixels may leave [0, 1] by this much before they are put back: about one float32 rounding.
 RANGE_TOLERANCE = 1e-7
@@ -182,9 +183,10 @@ def nullspace_basis(model: PixelModel, rtol: float = 1e-6) -> NullspaceBasis:
             between float32 rounding of the weights (1e-7) and anything that training leaves.
 
     Raises:
-        NsvitError: the model has no linear patch embedding or no plain blocks, or its weights
-            are not finite.
+        NsvitError: it is no `PixelModel`, has no linear patch embedding or no plain blocks, or its
+            weights are not finite.
     """
+    check_model(model, "nullspace")
     model.token_shape  # noqa: B018 - refuses what is not a plain ViT (Swin has a linear stem)
     projection = model.projection
     weight = projection.weight.detach().to("cpu", torch.float64)
