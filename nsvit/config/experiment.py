@@ -72,6 +72,7 @@ class Experiment(Section):
                         "transfer attack needs another one"
                     )
         self._transfer_is_sound()
+        self._sizes_fit()
         for slug, arm in self.arms.items():
             _need(arm.models or (), self.models, f"arms.{slug}.models")
             self.machine.check_batches(self.resolve(slug).batches(arm.kind))
@@ -100,6 +101,19 @@ class Experiment(Section):
                 f"data.menagerie.transfer.cnn: the model under test {tested[0]!r} itself; set "
                 "damagenet is a transfer attack and needs another one"
             )
+
+    def _sizes_fit(self) -> None:
+        """Refuses a crop that a model cannot take, which would show after its finetuning."""
+        used = {self.data.train: None, **{c.set: c for c in self.evaluate.conditions.values()}}
+        for slug, model in self.models.items():
+            for name, condition in used.items():
+                crop = self.data.sets[name].crop if name in self.data.sets else None
+                asked = condition is None or slug in (condition.models or (slug,))
+                if asked and crop and model.side not in (None, crop):
+                    raise ValueError(
+                        f"data.sets.{name}.crop: {crop}, but models.{slug} takes "
+                        f"{model.side} x {model.side} pixels"
+                    )
 
     def _condition_is_sound(self, slug: str, condition: ConditionConfig) -> None:
         key = f"evaluate.conditions.{slug}"

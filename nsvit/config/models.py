@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,25 @@ class ModelConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _std_positive(self) -> ModelConfig:
-        if min(self.std) <= 0:
-            raise ValueError("std must be positive in every channel")
+    def _in_pixels(self) -> ModelConfig:
+        if min(self.std) <= 0 or max(self.std) > 1:
+            raise ValueError(
+                "std must be above 0 and at most 1 in every channel (pixels in [0, 1])"
+            )
+        if min(self.mean) < 0 or max(self.mean) > 1:
+            raise ValueError("mean must be in [0, 1] in every channel (grey levels: divide by 255)")
         return self
+
+    @property
+    def side(self) -> int | None:
+        """Height and width of its pictures where arguments or a ViT's name say so."""
+        if "img_size" in self.model_args:
+            size = self.model_args["img_size"]
+            return size if isinstance(size, int) else None
+        if self.model_args.get("dynamic_img_size"):
+            return None
+        found = re.search(r"_patch\d+\w*_(\d{3})(?:\.|$)", self.timm)
+        return int(found[1]) if found else None
 
     @model_validator(mode="after")
     def _checkpoint_is_sound(self) -> ModelConfig:

@@ -58,7 +58,10 @@ def test_schema_json_is_in_step():
         ("evaluate.conditions.fgsm_1.attack.name", "fgsn", "fgsm"),
         ("evaluate.conditions.clean.set", "vall", "['vall'] not among"),
         ("evaluate.conditions.c.metric", "accuracy", "corruption_error"),
-        ("models.vit_s.std", [0.5, 0.0, 0.5], "std must be positive"),
+        ("models.vit_s.std", [0.5, 0.0, 0.5], "std must be above 0"),
+        ("models.vit_s.std", [58.4, 57.1, 57.4], "at most 1"),
+        ("models.vit_s.mean", [123.7, 116.3, 103.5], "mean must be in [0, 1]"),
+        ("models.vit_s.mean", [-0.1, 0.5, 0.5], "mean must be in [0, 1]"),
         ("arms.Bad-slug", {"label": "x", "kind": "plain"}, "lower-case"),
         ("arms.nullspace.seeds", [0, 0], "repetition"),
         ("arms.nullspace.seeds", [], "at least 1 item"),
@@ -131,6 +134,30 @@ def test_a_key_of_another_section_is_not_suggested(raw, key):
     put(raw, key, 1)
     with pytest.raises(NsvitError, match="no such key; config/README"):
         config.validate(raw)
+
+
+@pytest.mark.parametrize(
+    ("timm", "args", "side"),
+    [
+        ("vit_base_patch16_224.augreg_in21k_ft_in1k", {}, 224),
+        ("vit_base_patch16_224.augreg_in21k_ft_in1k", {"img_size": 384}, 384),
+        ("deit3_small_patch16_384", {}, 384),
+        ("vit_base_patch14_reg4_dinov2", {}, None),
+        ("vit_base_patch16_224", {"dynamic_img_size": True}, None),
+        ("resnet50", {}, None),
+        ("local-dir:nsvit/pretrained/vit_s", {}, None),
+    ],
+)
+def test_a_crop_that_a_model_cannot_take_is_refused(raw, timm, args, side):
+    raw["models"]["vit_s"] |= {"timm": timm, "model_args": args}
+    raw["data"]["sets"]["sketch"]["crop"] = 300
+    if side is None:
+        config.validate(raw)
+        return
+    with pytest.raises(NsvitError, match=rf"sketch\.crop: 300, but models\.vit_s takes {side} x"):
+        config.validate(raw)
+    raw["data"]["sets"]["sketch"]["crop"] = side
+    config.validate(raw)
 
 
 def test_robust_sets_are_over_clean_pictures_and_the_same_classes(raw):
