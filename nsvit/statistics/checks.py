@@ -17,8 +17,9 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-#: An attack further right contains or outdoes those to its left at the same norm and radius.
-STRENGTH = ("fgsm", "pgd", "autoattack")
+#: An attack of a larger number contains or outdoes those of smaller ones at no larger radius of
+#: the same norm.
+STRENGTH = {"fgsm": 0, "pgd": 1, "cw": 1, "autoattack": 2}
 
 #: What comparing records can find, in the order in which it is told.
 COMPARED = ("weaker_than_smaller", "rising_with_radius", "better_than_clean")
@@ -121,23 +122,37 @@ def doubts(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
 def weaker_than_smaller(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
     """Conditions in which a stronger attack leaves a higher accuracy than a weaker one.
 
-    Compared at the same norm and radius, on the samples that both have.
+    Compared with attacks of the same norm and no larger radius, on the samples that both have; of
+    several that it should outdo, the one that it falls behind most is named.
     """
     found = []
     for key, run in _runs(records):
-        for _, same in run.groupby(["norm", "radius"], observed=True):
-            ranked = sorted(_conditions(same), key=lambda one: STRENGTH.index(one[1]))
-            for position, (weak, weak_name, weak_correct) in enumerate(ranked):
-                for strong, strong_name, strong_correct in ranked[position + 1 :]:
-                    excess = _excess(strong_correct, weak_correct, tolerance)
-                    if strong_name != weak_name and excess:
-                        text = (
-                            f"{strong_name} ({strong}) leaves {100 * excess:.1f} points more "
-                            f"accuracy than {weak_name} ({weak}) at the same radius: too few "
-                            "steps, or gradients that mislead"
-                        )
-                        found.append(Doubt("weaker_than_smaller", f"{key} {strong}", text))
+        for _, same in run.groupby("norm", observed=True):
+            sizes = _radii(same)
+            every = _conditions(same)
+            for strong, strong_name, strong_correct in every:
+                behind = [
+                    (_excess(strong_correct, correct, tolerance), name, weak)
+                    for weak, name, correct in every
+                    if STRENGTH[name] < STRENGTH[strong_name] and sizes[weak] <= sizes[strong]
+                ]
+                excess, name, weak = max(behind, default=(0.0, "", ""))
+                if excess:
+                    where = "the same radius" if sizes[weak] == sizes[strong] else "a smaller one"
+                    text = (
+                        f"{strong_name} ({strong}) leaves {100 * excess:.1f} points more accuracy "
+                        f"than {name} ({weak}) at {where}: too few steps, or gradients that mislead"
+                    )
+                    found.append(Doubt("weaker_than_smaller", f"{key} {strong}", text))
     return found
+
+
+def _radii(records: pd.DataFrame) -> dict[str, float]:
+    """The radius of every condition."""
+    return {
+        str(slug): radius_number(str(rows["radius"].iloc[0]))
+        for slug, rows in records.groupby("condition", observed=True)
+    }
 
 
 def rising_with_radius(records: pd.DataFrame, tolerance: float = 0.005) -> list[Doubt]:
@@ -145,10 +160,7 @@ def rising_with_radius(records: pd.DataFrame, tolerance: float = 0.005) -> list[
     found = []
     for key, run in _runs(records, ranked=False):
         for (attack, _), same in run.groupby(["attack", "norm"], observed=True):
-            sizes = {
-                str(slug): radius_number(str(rows["radius"].iloc[0]))
-                for slug, rows in same.groupby("condition", observed=True)
-            }
+            sizes = _radii(same)
             bounded = [one for one in _conditions(same) if np.isfinite(sizes[one[0]])]
             ordered = sorted(bounded, key=lambda one: sizes[one[0]])
             for (small, _, small_correct), (large, _, large_correct) in pairwise(ordered):

@@ -59,11 +59,30 @@ def test_a_strong_attack_that_leaves_more_than_a_weak_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"radius": "2/255"}, {"norm": "l2"}, {"arm": "plain"}, {"set": "v2"}, {"seed": 1}]
+    "change", [{"radius": "0/255"}, {"norm": "l2"}, {"arm": "plain"}, {"set": "v2"}, {"seed": 1}]
 )
 def test_only_like_is_compared_with_like(change: dict) -> None:
     strong = rows("p1", "pgd", **{"radius": "1/255", "correct": [1, 1, 1, 1], **change})
     assert found(rows("f1", "fgsm", "1/255", [1, 0, 0, 0]), strong) == []
+
+
+def test_a_strong_attack_at_a_larger_radius_is_compared_too() -> None:
+    weak, weaker = rows("f2", "fgsm", "2/255", WEAK), rows("f4", "fgsm", "4/255", STRONG)
+    strong = rows("p8", "pgd", "8/255", STRONG)
+    records = pd.concat([CLEAN, weak, strong])
+    (doubt,) = checks.weaker_than_smaller(records)
+    assert doubt.where.endswith(" p8") and "than fgsm (f2) at a smaller one" in doubt.text
+    # Told once, of the one that it falls behind most.
+    assert checks.weaker_than_smaller(pd.concat([records, weaker])) == [doubt]
+
+
+def test_autoattack_outdoes_cw_and_cw_outdoes_fgsm() -> None:
+    left = {"cw": WEAK, "autoattack": STRONG}
+    one, other = (rows(name, name, "0.5", left[name], norm="l2") for name in left)
+    assert found(one, other) == ["weaker_than_smaller"]
+    cw = rows("cw", "cw", "0.5", STRONG, norm="l2")
+    assert found(rows("p", "pgd", "0.5", WEAK, norm="l2"), cw) == []
+    assert found(rows("f", "fgsm", "0.5", WEAK, norm="l2"), cw) == ["weaker_than_smaller"]
 
 
 def test_accuracy_that_rises_with_the_radius() -> None:
