@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsvit import config
+from nsvit.tables.sheet import interval, signed
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "results" / "menagerie"
@@ -52,6 +53,26 @@ def verdicts() -> str:
             if row["origin"] == origin
         ]
     return "\n".join(lines)
+
+
+def finding() -> str:
+    """What the noise adds to the same finetuning without it, and finetuning to nothing."""
+    with (RUN / "tables/claims.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["claim"] == "ns_plain"]
+    models = config.load(ROOT / "config/config.yaml").models
+    parts = [
+        f"{models[row['model']].label} {signed(float(row['effect']))} "
+        + interval(float(row["low"]), float(row["high"])).replace("-", "−")
+        for row in rows
+        if row["level"] == "test" and row["effect"]
+    ]
+    (verdict,) = (row["verdict"] for row in rows if row["level"] == "claim")
+    noise = (
+        f"- NS minus the same finetuning without noise: {'; '.join(parts)}. Better? **{verdict}**."
+    )
+    notes = (RUN / "tables/control.md").read_text()
+    found = re.search(r"^- Re-adaptation, in points of (.*)$", notes, re.M)
+    return noise if found is None else f"{noise}\n- Finetuning itself, in points of {found[1]}"
 
 
 def outcomes(claim: dict[str, str], rows: Sequence[dict[str, str]]) -> str:
@@ -107,6 +128,13 @@ def replace(text: str, marker: str, content: str) -> str:
     return re.sub(pattern, lambda m: f"{m[1]}\n{content}\n{m[2]}", text, flags=re.S)
 
 
+def figure(name: str) -> str:
+    """A figure over its caption."""
+    kind = name.split("_")[0]
+    caption = " ".join((ROOT / f"workflow/report/figure_{kind}.rst").read_text().split())
+    return f"![{name}](default_run/{name}.png)\n\n{caption}"
+
+
 def main() -> None:
     """Writes both documents."""
     if not (RUN / "tables/table1.md").exists():
@@ -119,11 +147,12 @@ def main() -> None:
         shutil.copyfile(RUN / f"figures/sheets/{name}.png", PICTURES / f"sheet_{name}.png")
     parts = ["# The default run", "Made by `make docs` from `results/menagerie`, not typed."]
     parts += ["## Tables", *map(table, names())]
-    parts += ["## Figures", *(f"![{n}](default_run/{n}.png)" for n in FIGURES)]
+    parts += ["## Figures", *map(figure, FIGURES)]
     parts += ["## Pictures", *(f"![set {n}](default_run/sheet_{n}.png)" for n in SHEETS)]
     parts += ["## Cost", cost()]
     (ROOT / "docs/default_run.md").write_text("\n\n".join(parts) + "\n")
     readme = (ROOT / "README.md").read_text()
+    readme = replace(readme, "finding", finding())
     readme = replace(readme, "verdicts", verdicts())
     readme = replace(readme, "table1", first_part("table1"))
     readme = replace(readme, "cost", cost())

@@ -97,7 +97,12 @@ def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def read(path: str | Path, runs: Collection[Pair] | None = None) -> Scores:
-    """What `write` wrote of some pairs of model and arm; of all if None.
+    """What `write` wrote, with the doubts and losses of some pairs of model and arm alone.
+
+    Args:
+        path: file of `write`.
+        runs: the pairs that doubts and losses are told of; of all if None. The scores are of all,
+            since every arm says how much seeds differ.
 
     Raises:
         NsvitError: missing, damaged, or everything of these runs was left out.
@@ -109,10 +114,8 @@ def read(path: str | Path, runs: Collection[Pair] | None = None) -> Scores:
         tuple(dict.fromkeys(text for *pair, text in sidecar[key] if _concerns(pair, runs)))
         for key in ("doubted", "lost")
     )
-    if runs is not None:
-        frame = frame[_among(frame, runs)].reset_index(drop=True)
     log_lost(lost)
-    if frame.empty and lost:
+    if lost and runs is not None and not _has_any(frame, runs):
         raise NsvitError(lost[0])
     return Scores(frame, tuple(map(Doubt.parse, doubts)), lost)
 
@@ -121,9 +124,6 @@ def _concerns(pair: Sequence[str], runs: Collection[Pair] | None) -> bool:
     return runs is None or pair[0] == "" or tuple(pair) in runs
 
 
-def _among(frame: pd.DataFrame, runs: Collection[Pair]) -> pd.Series:
-    import numpy as np
-
-    models, arms = (frame[name].cat for name in ("model", "arm"))
-    wanted = np.array([[(m, a) in runs for a in arms.categories] for m in models.categories], bool)
-    return wanted[models.codes, arms.codes]  # type: ignore[return-value]
+def _has_any(frame: pd.DataFrame, runs: Collection[Pair]) -> bool:
+    there = frame[["model", "arm"]].drop_duplicates()
+    return any(pair in runs for pair in there.itertuples(index=False, name=None))

@@ -263,6 +263,7 @@ def _papers(
     first, second = values
     if first is None or second is None:
         return "", NAN
-    sign = -1.0 if column in paper.ERRORS else 1.0
-    difference = round(sign * (first - second), 6)  # 71.1 - 55.95 is 15.15, also to floats
-    return f"{first:.1f} − {second:.1f}", difference
+    if column in paper.ERRORS:
+        first, second = second, first
+    difference = round(first - second, 6)  # 71.1 - 55.95 is 15.15, also to floats
+    return " − ".join(f"{round(value, 2):g}" for value in (first, second)), difference

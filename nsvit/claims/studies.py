@@ -140,9 +140,26 @@ def _monotone(claim: Claim, evidence: Evidence, model: str) -> list[Row]:
         if math.isnan(p):
             raise NotTested("all norms are equal")
         seeds = int(own["draw"].nunique())
-        return [replace(row, effect=effect, p=p, holds=effect > 0, n=len(norms), seeds=seeds)]
+        row = replace(row, effect=effect, p=p, holds=effect > 0, n=len(norms), seeds=seeds)
+        level = 1.0 - evidence.spec.statistics.confidence
+        return [replace(row, detectable=smallest_tau(len(norms), level))]
     except NotTested as why:
         return [replace(row, reason=str(why))]
+
+
+def smallest_tau(n: int, level: float) -> float:
+    """The smallest tau of n points (no ties) whose exact two-sided p-value is below the level."""
+    from scipy.stats import kendalltau
+
+    order, found = np.arange(n), NAN
+    for last in range(n - 1, 0, -1):  # bubble sort downwards: one more pair is out of order each
+        for place in range(last):
+            own = kendalltau(np.arange(n), order, method="exact")
+            if own.pvalue >= level:
+                return found
+            found = float(own.statistic)
+            order[[place, place + 1]] = order[[place + 1, place]]
+    return found
 
 
 def _regrowth(claim: Claim, evidence: Evidence, model: str) -> list[Row]:

@@ -133,14 +133,13 @@ def _change(
         .mean()
         for one in (arm, baseline)
     ]
-    both = [found.combine((model, one, -1), [condition], False) for one in (arm, baseline)]
-    if both[0] is None or both[1] is None:
+    pair = ((model, arm), (model, baseline))
+    own = statistics.compare(found, *pair, [condition], untrained=(baseline,))
+    if own is None:
         return None
     grid = np.array([[_cell(means, t, level) for level in levels] for t in types])
-    low, high = statistics.percentiles(
-        100 * (both[0][1] - both[1][1]), found.config.confidence
-    )  # the same resampled pictures in both: paired
-    return Change(100 * grid, 100 * (both[0][0] - both[1][0]), low, high)
+    # More errors are worse, so that a comparison counts them the other way round.
+    return Change(100 * grid, -100 * own.effect, -100 * own.high, -100 * own.low)
 
 
 def _cell(means: Sequence[pd.Series], corruption: str, level: int) -> float:

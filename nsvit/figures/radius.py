@@ -84,8 +84,9 @@ def figure_radius(scores: pd.DataFrame, spec: TableSpec) -> Figure:
     """
     panels = []
     for slugs, clean in attack_series(spec.conditions):
+        found = resampled(scores, slugs, clean, spec)
         for model in spec.models:
-            curves = robustness(scores[scores["model"] == model], model, slugs, clean, spec)
+            curves = robustness(found, model, slugs, clean, spec) if found else {}
             if curves:
                 panels.append((slugs, model, curves))
     if not panels:
@@ -108,30 +109,47 @@ def figure_radius(scores: pd.DataFrame, spec: TableSpec) -> Figure:
     return figure
 
 
-def robustness(
-    scores: pd.DataFrame, model: str, slugs: Sequence[str], clean: str | None, spec: TableSpec
-) -> dict[str, Robustness]:
-    """The curves of one model under one attack: the first arm of each kind.
+def resampled(
+    scores: pd.DataFrame, slugs: Sequence[str], clean: str | None, spec: TableSpec
+) -> statistics.Resampled | None:
+    """Every run under one attack, and without it on the same pictures; None if there is none.
 
     Args:
-        scores: of this model.
-        model: its slug.
+        scores: of all models and arms, as all say how much seeds differ.
         slugs: conditions by radius.
         clean: the condition at radius 0, of which only the attacked pictures count.
-        spec: arms, conditions and how to make intervals.
-
-    Raises:
-        NsvitError: an arm has different numbers of pictures at different radii.
+        spec: how to make intervals.
     """
     import pandas as pd
 
     attacked = scores[scores["condition"].isin(slugs)]
     if attacked.empty:
-        return {}
+        return None
     pictures = attacked["picture"].unique()
     still = scores[(scores["condition"] == clean) & scores["picture"].isin(pictures)]
-    found = statistics.resample(pd.concat([attacked, still], ignore_index=True), spec.statistics)
-    order = [clean, *slugs] if clean is not None and len(still) else list(slugs)
+    return statistics.resample(pd.concat([attacked, still], ignore_index=True), spec.statistics)
+
+
+def robustness(
+    found: statistics.Resampled,
+    model: str,
+    slugs: Sequence[str],
+    clean: str | None,
+    spec: TableSpec,
+) -> dict[str, Robustness]:
+    """The curves of one model under one attack: the first arm of each kind.
+
+    Args:
+        found: from `resampled`.
+        model: slug.
+        slugs: conditions by radius.
+        clean: the condition at radius 0.
+        spec: arms and conditions.
+
+    Raises:
+        NsvitError: an arm has different numbers of pictures at different radii.
+    """
+    order = list(slugs) if clean is None else [clean, *slugs]
     arms = first_of_kind(spec, list(LOOKS))
     first = [arms["none"]] if "none" in arms else []
     curves = {}
@@ -163,11 +181,9 @@ def robustness(
 def _difference(
     found: statistics.Resampled, model: str, arm: str, base: str, slug: str
 ) -> tuple[float, float, float] | None:
-    """Accuracy of an arm minus that of the baseline, on the same resampled pictures."""
-    one, other = (found.combine((model, name, -1), [slug]) for name in (arm, base))
-    if one is None or other is None:
-        return None
-    return one[0] - other[0], *statistics.percentiles(one[1] - other[1], found.config.confidence)
+    """Accuracy of an arm minus that of the baseline, as the table `paired` has it."""
+    own = statistics.compare(found, (model, arm), (model, base), [slug], untrained=(base,))
+    return None if own is None else (own.effect, own.low, own.high)
 
 
 def radius_of(slug: str, spec: TableSpec) -> float:

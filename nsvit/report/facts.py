@@ -171,7 +171,11 @@ def _arm(arm: ArmConfig) -> str:
 def _condition(condition: ConditionConfig) -> str:
     attack = condition.attack
     words = [f"set {condition.set}"]
-    words += [str(getattr(attack, n)) for n in ("name", "norm", "radius") if hasattr(attack, n)]
+    named = [getattr(attack, name, None) for name in ("name", "norm", "radius")]
+    words += [str(value) for value in named if value is not None]
+    if attack is not None:
+        own = attack.model_dump(exclude={"name", "norm", "radius"}, exclude_unset=True)
+        words += [f"{key} {value}" for key, value in own.items()]
     if condition.images:
         words.append(f"first {condition.images} pictures")
     return ", ".join(words)

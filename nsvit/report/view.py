@@ -247,7 +247,7 @@ def _gaps(view: View, results: Path) -> list[Problem]:
             found.append(Problem(path, text))
         for note in entry.grid.notes if entry.grid else ():
             if note.startswith(_NOTED_GAP):
-                found.append(Problem(entry.title, f"no values for {note.removeprefix(_NOTED_GAP)}"))
+                found.append(Problem(entry.title, f"missing: {note.removeprefix(_NOTED_GAP)}"))
         for note in entry.left_out:
             left_out.setdefault(note.removeprefix(LEFT_OUT), []).append(entry.title)
     for note, titles in left_out.items():

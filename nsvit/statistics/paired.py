@@ -242,7 +242,9 @@ def _settle(
     total = pictures + added
     se = math.sqrt(total) if total > _ROUNDING else 0.0
     below = pictures**2 / max(n - 1, 1) + square**2 / degrees
-    df = total**2 / below if below > 0 else float(max(n - 1, 1))
+    # Where seeds differ less than pictures let expect, Satterthwaite's number can fall below one,
+    # and an interval grow to thousands of points; simulated, one is as safe (docs/log.md).
+    df = max(total**2 / below, 1.0) if below > 0 else float(max(n - 1, 1))
     t = float(stdtrit(df, 0.5 + confidence / 2))
     if se == 0.0:
         p = 1.0 if effect == 0.0 else math.nan

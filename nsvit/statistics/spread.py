@@ -29,10 +29,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nsvit.errors import NsvitError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nsvit.statistics.summary import Resampled
+    from nsvit.statistics.summary import Group, Resampled
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,15 @@ def _seeds_of(
     return {arm: seeds for arm, seeds in found.items() if seeds}
 
 
+def _agree(resampled: Resampled, group: Group, conditions: tuple[str, ...]) -> bool:
+    """Whether all seeds of a group have the same pictures. Others say nothing of the spread."""
+    try:
+        resampled.positions(group, conditions)
+    except NsvitError:
+        return False
+    return True
+
+
 def _of_model(
     resampled: Resampled,
     model: str,
@@ -125,7 +136,11 @@ def _of_model(
     key = (model, seeds, conditions, number, single)
     if key not in resampled.memo:
         own = _seeds_of(resampled, model, conditions, number)
-        arms = [arm for arm, have in own.items() if set(seeds) <= set(have)]
+        arms = [
+            arm
+            for arm, have in own.items()
+            if set(seeds) <= set(have) and _agree(resampled, (model, arm, number), conditions)
+        ]
         enough = len(seeds) > 1 and len(arms) > (0 if single else 1)
         resampled.memo[key] = None
         if enough:

@@ -57,7 +57,7 @@ def _interval_notes(spec: AccuracySpec) -> list[str]:
         found.append(
             "Differences: on the same pictures, seeds paired; ± is half of a t interval from the "
             "spread over pictures and that between seeds, which is not taken below its mean over "
-            "the arms and models of this table. Not corrected for the number of differences; "
+            "all arms and models. Not corrected for the number of differences; "
             "table paired is. In a row with ↓ a negative difference is the better one."
         )
     return found + _one_seed(spec)
@@ -206,7 +206,8 @@ def missing_cells(frame: pd.DataFrame, spec: AccuracySpec) -> list[str]:
         if len(gaps):
             out.append(f"{name}: {', '.join(column_label(spec, str(c)) for c in gaps['column'])}")
         if len(fewer):
-            out.append(f"{name}: {int(fewer['seeds'].min())} of {expected} seeds")
+            where = ", ".join(column_label(spec, str(c)) for c in fewer["column"])
+            out.append(f"{name}: {int(fewer['seeds'].min())} of {expected} seeds in {where}")
     return out
 
 

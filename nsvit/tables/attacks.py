@@ -156,7 +156,7 @@ def _success(runs: Sequence[Attacked], spec: TableSpec) -> dict[str, Any]:
     else:
         low, high = _over_seeds(runs, spec)
     ends = {"value": broken / right, "low": low, "high": high}
-    shares = {key: round(100.0 * value, 2) for key, value in ends.items()}
+    shares = {key: round(100.0 * value, 6) for key, value in ends.items()}
     return {**shares, "n": right, "seeds": len(runs), **_distance(runs)}
 
 

@@ -136,7 +136,8 @@ def smallest(value: float, unit: str) -> str:
     """A detectable effect to read; few seeds can make it larger than any difference can be."""
     if math.isnan(value):
         return ""
-    return ">100" if unit == "points" and value > 100 else number(value)
+    decimals = 2 if unit == "tau" else 1
+    return ">100" if unit == "points" and value > 100 else number(value, decimals)
 
 
 def _p(value: float) -> str:

@@ -140,7 +140,7 @@ def _compared(
 def points(found: Comparison) -> dict[str, float | int]:
     """A comparison of fractions as points."""
     names = ("effect", "low", "high", "detectable")
-    scaled = {name: round(100.0 * getattr(found, name), 4) for name in names}
+    scaled = {name: round(100.0 * getattr(found, name), 6) for name in names}
     return {**scaled, "p": found.p, "n": found.n, "seeds": found.seeds}
 
 

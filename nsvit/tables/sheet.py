@@ -69,7 +69,8 @@ def number(value: float | None, decimals: int = 1) -> str:
     """A number with fixed decimals, or a gap where there is none."""
     if value is None or math.isnan(value):
         return GAP
-    text = f"{value:.{decimals}f}"
+    # A float a hair off a tie would be rounded another way than the csv's number, read again.
+    text = f"{round(value, 6):.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0.0 else text
 
 

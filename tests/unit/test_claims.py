@@ -246,7 +246,7 @@ def test_the_papers_numbers_are_looked_up(
     ours, theirs = paper.row("ViT-S", "NS"), paper.row("ViT-S", "none")
     clean = verdict_of(found, column="clean", model="vit_s")
     assert clean["paper"] == pytest.approx(ours["clean"] - theirs["clean"])
-    assert clean["printed"] == "77.5 − 74.2"
+    assert clean["printed"] == "77.47 − 74.19"
     c = verdict_of(found, column="c", model="vit_s")
     assert c["paper"] == pytest.approx(theirs["c_mce"] - ours["c_mce"])
     names = [one.paper for one in spec.conditions.values() if one.average]
@@ -467,6 +467,16 @@ def test_norm_against_lambda(
     if verdict != claims.NOT_TESTED:
         theirs = scipy.stats.kendalltau(range(len(norms)), norms)
         assert (row["effect"], row["p"]) == pytest.approx((theirs.statistic, theirs.pvalue))
+        assert (abs(row["effect"]) >= row["detectable"] - 1e-12) == (row["p"] < 0.05)
+
+
+@pytest.mark.parametrize(
+    ("n", "tau"), [(5, 1.0), (6, 0.867), (7, 0.714), (8, 0.643), (9, 0.556), (10, 0.511)]
+)
+def test_the_smallest_tau_is_that_of_printed_tables(n: int, tau: float) -> None:
+    """Critical values of Kendall's tau, two-sided 5 %, as textbooks print them."""
+    assert studies.smallest_tau(n, 0.05) == pytest.approx(tau, abs=5e-4)
+    assert math.isnan(studies.smallest_tau(4, 0.05))
 
 
 def noise_history(seed: int, norms: list[float], arm: str = "nullspace") -> dict:

@@ -353,6 +353,18 @@ def test_seeds_that_agree_by_luck_borrow_the_usual_spread() -> None:
     assert found.effect == pytest.approx(alone.effect)
 
 
+def test_an_interval_has_at_least_one_degree_of_freedom() -> None:
+    """Seeds that look much less sure than they are gave intervals of thousands of points."""
+    square, pictures = 1e-3, 1e-5
+    found = statistics.paired._settle(
+        np.array([0.01, 0.012]), pictures, (0.0, square, 1.0), 800, 0.95
+    )
+    assert pictures**2 / square**2 < 1 and found.df == 1.0
+    t = scipy.stats.t(1)
+    assert found.high == pytest.approx(0.011 + t.ppf(0.975) * math.sqrt(pictures))
+    assert found.p == pytest.approx(2 * t.sf(0.011 / math.sqrt(pictures)))
+
+
 def test_one_seed_of_a_trained_arm_is_one_of_many() -> None:
     """By hand: its variance is that of the other arm's seeds; without such there is none."""
     base = np.random.default_rng(14).random(300)

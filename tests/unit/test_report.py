@@ -196,7 +196,7 @@ def test_several_commits_and_machines_are_all_named(results: Path) -> None:
 
 
 def test_a_cell_that_a_table_misses_is_named(page: Page) -> None:
-    assert "Table 1: accuracy: no values for ViT-S, NS: A|B." in page.text("gaps")
+    assert "Table 1: accuracy: missing: ViT-S, NS: A|B." in page.text("gaps")
 
 
 def test_the_same_files_give_the_same_page(results: Path) -> None:

@@ -115,5 +115,5 @@ def test_a_run_that_fails_says_how_to_see_what_there_is(finished, tmp_path):
     page = shown(run, "partial.html")
     gaps = page.text("gaps")
     assert f"{damaged.relative_to(tmp_path / 'results/smoke')}: damaged" in gaps
-    assert "no values for ViT-S, none: C (error)" in gaps
+    assert "missing: ViT-S, none: C (error)" in gaps
     assert "Agreement %" in page.text("table-influence")
