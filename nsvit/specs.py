@@ -161,7 +161,11 @@ class LambdaSpec(Shared):
 
 
 class FinetuneSpec(Shared):
-    """One run."""
+    """One finetuning run: of which model and arm it is, and with which settings.
+
+    `model`, `arm` and `seed` name it; `kind` is the arm's (`plain`, `nullspace`, ...), `split`
+    says how the dev pictures were held out.
+    """
 
     model: Slug
     arm: Slug
@@ -176,7 +180,11 @@ class FinetuneSpec(Shared):
 
 
 class EvaluateSpec(Shared):
-    """Runs of one arm under the conditions of one job."""
+    """Runs of one arm under the conditions of one job.
+
+    `model`, `arm` and `seeds` name the runs; `conditions` are as in the configuration
+    (`evaluate.conditions`), `sources` the models that transfer attacks follow.
+    """
 
     model: Slug
     arm: Slug

@@ -41,7 +41,7 @@ def check_weights(exp: Experiment) -> list[WeightsReport]:
     """Looks for the weights of every model under test and every source of transferred attacks."""
     users: dict[tuple[str, str | None], list[str]] = {}
     for slug, own in {**exp.models, **exp.evaluate.sources}.items():
-        if own.pretrained or own.checkpoint is not None:
+        if own.pretrained or own.checkpoint is not None or local_dir(own.timm) is not None:
             users.setdefault(_named(own), []).append(slug)
     return [_look(tuple(slugs), *named) for named, slugs in users.items()]
 
@@ -60,7 +60,7 @@ def _look(slugs: tuple[str, ...], name: str, checkpoint: str | None) -> WeightsR
         if absent:
             problem = (
                 f"{absent[0]}: no such file, or an empty one (relative to {Path.cwd()}); "
-                "docs/paper_scale.md says where the paper's weights are had"
+                f"{_hint(folder)}"
             )
         return WeightsReport(slugs, checkpoint or name, problem)
     cached = _is_cached(name)
@@ -75,6 +75,19 @@ def _look(slugs: tuple[str, ...], name: str, checkpoint: str | None) -> WeightsR
         return WeightsReport(slugs, name, problem)
     note = f"not in the Hugging Face cache: the first job that needs it downloads it, or now: {get}"
     return WeightsReport(slugs, name, note=note)
+
+
+def _hint(folder: Path | None) -> str:
+    if folder is None:
+        return "docs/paper_scale.md says where the paper's weights are had"
+    if (folder / "pytorch_model.bin").is_file():
+        return (
+            "pytorch_model.bin beside it is not read: save again with "
+            "timm.models.save_for_hf(model, folder, safe_serialization=True)"
+        )
+    return (
+        "a local-dir: folder has timm's config.json and model.safetensors (timm.models.save_for_hf)"
+    )
 
 
 def _files(checkpoint: str | None, folder: Path | None) -> Iterator[Path]:

@@ -174,7 +174,7 @@ def _condition(condition: ConditionConfig) -> str:
     named = [getattr(attack, name, None) for name in ("name", "norm", "radius")]
     words += [str(value) for value in named if value is not None]
     if attack is not None:
-        own = attack.model_dump(exclude={"name", "norm", "radius"}, exclude_unset=True)
+        own = attack.model_dump(exclude={"name", "norm", "radius"}, exclude_none=True)
         words += [f"{key} {value}" for key, value in own.items()]
     if condition.images:
         words.append(f"first {condition.images} pictures")

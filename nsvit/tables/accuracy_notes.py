@@ -240,7 +240,9 @@ def doubt_notes(doubts: Sequence[Doubt], spec: AccuracySpec, most: int = MOST_DO
 
 def _doubt_line(group: list[Doubt], spec: AccuracySpec) -> str:
     places = [place for place in (doubt.place() for doubt in group) if place]
-    if not places or places[0].source:
+    if not places:
+        return f"{DOUBTED} {group[0].where} (no cell is marked for it): {group[0].text}."
+    if places[0].source:
         return f"{DOUBTED} {group[0].where}: {group[0].text}."
     first = places[0]
     what = column_label(spec, first.condition) if first.condition else f"attacks on {first.set}"

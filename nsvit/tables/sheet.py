@@ -70,7 +70,7 @@ def number(value: float | None, decimals: int = 1) -> str:
     if value is None or math.isnan(value):
         return GAP
     # A float a hair off a tie would be rounded another way than the csv's number, read again.
-    text = f"{round(value, 6):.{decimals}f}"
+    text = f"{round(value, 9):.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0.0 else text
 
 

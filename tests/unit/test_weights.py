@@ -99,6 +99,19 @@ def test_other_names(changes, problem, note, cache):
         assert bool(told[0]) == bool(problem) and bool(told[1]) == bool(note)
 
 
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_local_folder_says_what_it_lacks(pretrained, cache):
+    own = {"timm": "local-dir:mine", "checkpoint": None, "pretrained": pretrained}
+    assert "mine/config.json: no such file" in found(paper(**own))["vit_b_dat",][0]
+    Path("mine").mkdir()
+    Path("mine/config.json").write_text("{}")
+    assert "has timm's config.json and model.safetensors" in found(paper(**own))["vit_b_dat",][0]
+    Path("mine/pytorch_model.bin").write_bytes(b"x")
+    assert "safe_serialization=True" in found(paper(**own))["vit_b_dat",][0]
+    Path("mine/model.safetensors").write_bytes(b"x")
+    assert found(paper(**own))["vit_b_dat",] == ("", "")
+
+
 def test_a_file_that_is_missing_ends_the_verb_with_an_error(cache, capsys):
     """With sets that are drawn, so that nothing but the weights is wrong."""
     raw = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
