@@ -65,4 +65,6 @@ def test_skipped_pictures_are_told_in_records_and_tables(data):
         }
     )  # fmt: skip
     notes = doubt_notes([Doubt.parse(text) for text in told], table)
-    assert notes[1].startswith("‡ set 'val': 1 picture is damaged and left out")
+    assert notes[1].startswith(
+        "‡ set 'val' (no cell is marked for it): 1 picture is damaged and left"
+    )
