@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 #: Shows the page in a frame of some width and writes down what a script outside it measures. At
-#: "load" the page's pictures are there; to wait for anything else, such as their decoding, is a race
-#: against the end of Chromium's virtual time, lost on a busy machine.
+#: "load" its pictures are there; to wait for more, such as their decoding, is a race against the
+#: end of Chromium's virtual time, lost on a busy machine.
 MEASURE = """<!doctype html><body><iframe style="border:0;width:{width}px;height:900px"
 srcdoc="{page}"></iframe><pre id="found"></pre><script>
 addEventListener("load", () => {{
