@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsvit import config
-from nsvit.tables.sheet import interval, signed
+from nsvit.tables.sheet import signed
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "results" / "menagerie"
@@ -62,7 +62,7 @@ def finding() -> str:
     models = config.load(ROOT / "config/config.yaml").models
     parts = [
         f"{models[row['model']].label} {signed(float(row['effect']))} "
-        + interval(float(row["low"]), float(row["high"])).replace("-", "−")
+        + f"[{signed(float(row['low']))}, {signed(float(row['high']))}]"
         for row in rows
         if row["level"] == "test" and row["effect"]
     ]
