@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nsvit import distributed, precision
 from nsvit.config import Precision
+from nsvit.data.loading import to_float
 from nsvit.errors import NsvitError
 from nsvit.inputs import KEEP_BYTES, Stream
 from nsvit.models import PixelModel
@@ -75,9 +76,7 @@ class Pool:
             position = visit % len(self._batches)
             batch = self._batches[position]
             own = distributed.part(len(batch))
-            images = batch[own.rows].to(self._model.mean.device)
-            if images.dtype == torch.uint8:
-                images = images.float() / 255
+            images = _on_device(batch[own.rows], self._model)
             if first and block is not None:
                 if block not in self._tried:
                     self._tried[block] = _resumable(self._model, images, block, self._precision)
@@ -124,11 +123,17 @@ def batches_with_logits(
         for images, weight in itertools.islice(_endlessly(source), start, None):
             if first:
                 check_pixels(images, "noise", model)
-            images = images.to(model.mean.device)
+            images = _on_device(images, model)
             if first:
                 block, first = _resumable(model, images, block, passes), False
             logits, prefix = _clean(model, images, block, passes)
             yield Visit(images, logits, weight, prefix)
+
+
+def _on_device(images: Tensor, model: PixelModel) -> Tensor:
+    """Pixels in [0, 1] where the model is; of bytes only these travel."""
+    images = images.to(model.mean.device)
+    return to_float(images) if images.dtype == torch.uint8 else images
 
 
 def _endlessly(source: Iterable[Any]) -> Iterator[tuple[Tensor, float]]:

@@ -33,7 +33,7 @@ RECIPES: dict[str, int] = {
     "dynamics": 1,
     "scores": 1,
     "table": 5,
-    "table_attacks": 1,
+    "table_attacks": 2,
     "table_claims": 6,
     "table_cost": 1,
     "table_influence": 1,

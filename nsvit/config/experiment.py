@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +104,12 @@ class Experiment(Section):
 
     def _sizes_fit(self) -> None:
         """Refuses a crop that a model cannot take, which would show after its finetuning."""
-        used = {self.data.train: None, **{c.set: c for c in self.evaluate.conditions.values()}}
+        used: list[tuple[str, Sequence[str] | None]] = [(self.data.train, None)]
+        used += [(one.set, one.models) for one in self.evaluate.conditions.values()]
         for slug, model in self.models.items():
-            for name, condition in used.items():
-                crop = self.data.sets[name].crop if name in self.data.sets else None
-                asked = condition is None or slug in (condition.models or (slug,))
-                if asked and crop and model.side not in (None, crop):
+            for name, models in used:
+                crop = self.data.sets[name].crop
+                if slug in (models or (slug,)) and crop and model.side not in (None, crop):
                     raise ValueError(
                         f"data.sets.{name}.crop: {crop}, but models.{slug} takes "
                         f"{model.side} x {model.side} pixels"

@@ -11,7 +11,7 @@ import numpy as np
 
 from nsvit import statistics
 from nsvit.config import ArmKind
-from nsvit.figures.arms import first_of_kind
+from nsvit.figures.arms import difference, first_of_kind
 from nsvit.figures.style import GREY, NothingToDrawError, new_figure, style
 from nsvit.records import Paths, read_finished
 from nsvit.specs import TableSpec
@@ -133,8 +133,7 @@ def _change(
         .mean()
         for one in (arm, baseline)
     ]
-    pair = ((model, arm), (model, baseline))
-    own = statistics.compare(found, *pair, [condition], untrained=(baseline,))
+    own = difference(found, model, arm, baseline, condition)
     if own is None:
         return None
     grid = np.array([[_cell(means, t, level) for level in levels] for t in types])

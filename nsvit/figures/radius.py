@@ -11,7 +11,7 @@ import numpy as np
 from nsvit import statistics
 from nsvit.config import ArmKind, attack_series, radius_value
 from nsvit.errors import NsvitError
-from nsvit.figures.arms import first_of_kind
+from nsvit.figures.arms import difference, first_of_kind
 from nsvit.figures.style import (
     BLACK,
     BLUE,
@@ -164,9 +164,14 @@ def robustness(
                 f"figure of radii: {model}/{arm} has different numbers of pictures at different "
                 f"radii ({', '.join(map(str, sorted(sizes)))}); evaluate it again with one config"
             )
-        pairs = [_difference(found, model, arm, base, slug) for base in first for slug in known]
-        whole = bool(pairs) and None not in pairs and arm not in first
-        changes = 100 * np.array(pairs if whole else [])
+        pairs = [
+            difference(found, model, arm, base, slug)
+            for base in first
+            for slug in known
+            if arm != base
+        ]
+        whole = bool(pairs) and None not in pairs
+        changes = 100 * np.array([(one.effect, one.low, one.high) for one in pairs if one])
         curves[arm] = Robustness(
             radii=np.array([0.0 if slug == clean else radius_of(slug, spec) for slug in known]),
             values=100 * np.array([one.value for one in known.values()]),
@@ -176,14 +181,6 @@ def robustness(
             n=sizes.pop(),
         )
     return curves
-
-
-def _difference(
-    found: statistics.Resampled, model: str, arm: str, base: str, slug: str
-) -> tuple[float, float, float] | None:
-    """Accuracy of an arm minus that of the baseline, as the table `paired` has it."""
-    own = statistics.compare(found, (model, arm), (model, base), [slug], untrained=(base,))
-    return None if own is None else (own.effect, own.low, own.high)
 
 
 def radius_of(slug: str, spec: TableSpec) -> float:

@@ -156,6 +156,12 @@ def test_a_crop_that_a_model_cannot_take_is_refused(raw, timm, args, side):
         return
     with pytest.raises(NsvitError, match=rf"sketch\.crop: 300, but models\.vit_s takes {side} x"):
         config.validate(raw)
+    # Another condition on the set, of another model, does not hide it.
+    raw["models"]["other"] = {**raw["models"]["vit_s"], "timm": "resnet50", "model_args": {}}
+    own = {"label": "Other", "set": "sketch", "models": ["other"]}
+    raw["evaluate"]["conditions"]["sketch_of_other"] = own
+    with pytest.raises(NsvitError, match=r"sketch\.crop: 300, but models\.vit_s takes"):
+        config.validate(raw)
     raw["data"]["sets"]["sketch"]["crop"] = side
     config.validate(raw)
 

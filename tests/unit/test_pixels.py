@@ -51,11 +51,11 @@ def test_pixels_pass():
 
 def test_8_bit_pictures_are_for_noise_alone():
     pixels = (GOOD * 255).byte()
-    found, same = (
+    found, batches, same = (
         noise.learn_noise(tiny(), one, NOISE, generator=torch.Generator().manual_seed(0))
-        for one in (pixels, pixels / 255)
+        for one in (pixels, [pixels], pixels / 255)
     )
-    assert found.distance == same.distance > 0
+    assert found.distance == batches.distance == same.distance > 0
     with pytest.raises(NsvitError, match="uint8; divide them by 255"):
         attacks.attack(tiny(), pixels, torch.zeros(4, dtype=torch.long), ThreatModel(0.1))
 

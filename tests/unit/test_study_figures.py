@@ -248,6 +248,20 @@ def test_radii_with_different_pictures_are_refused(records: pd.DataFrame, spec: 
         radius.robustness(found, "vit_s", slugs, clean, spec)
 
 
+def test_an_arm_with_other_pictures_costs_its_difference_alone(
+    records: pd.DataFrame, spec: TableSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = records[(records["model"] == "vit_s") & (records["corruption"] == "")]
+    odd = mine[~((mine["arm"] == "plain") & mine["sample"].str.endswith("0.png"))]
+    ((slugs, clean),) = config.attack_series(spec.conditions)
+    found = radius.resampled(statistics.picture_scores(odd), slugs, clean, spec)
+    curves = radius.robustness(found, "vit_s", slugs, clean, spec)
+    assert curves["plain"].change is None and len(curves["plain"].values) == 5
+    assert curves["nullspace"].change is not None
+    assert "vit_s, plain against vit_s, none" in caplog.text
+    assert "was evaluated on different pictures" in caplog.text
+
+
 def test_series_are_of_one_attack_on_one_set(spec: TableSpec) -> None:
     def condition(name: str, **more: object) -> config.ConditionConfig:
         attack = {"name": name, **more}
